@@ -1,0 +1,83 @@
+/** What the kernel tells about a socket by its descriptor, and the one socket the agent opens without Node. */
+
+import type { Server, Socket } from 'node:net'
+import { AgentError } from '../base/errors.ts'
+import { ENOPROTOOPT, errnoName } from './errno.ts'
+import { Fd } from './fd.ts'
+import { allocate, sysConnect, sysGetsockopt, sysSocket } from './libc.ts'
+import { SyscallError } from './syscall-error.ts'
+
+/** The same on x86-64 and aarch64. Source: asm-generic/socket.h. */
+const SOL_SOCKET = 1
+const SO_COOKIE = 57
+const SO_NETNS_COOKIE = 71
+
+const AF_INET = 2
+const SOCK_DGRAM = 2
+const SOCK_CLOEXEC = 0o2000000
+
+/**
+ * Reads the cookie of the network namespace that a socket belongs to: never reused while the machine runs,
+ * and the same number that programs get from `bpf_get_netns_cookie()`.
+ * @throws SyscallError code SOCKET_OPTION_FAILED; ENOPROTOOPT before Linux 5.14
+ * Source: kernel commit e8b9eab99232, SO_NETNS_COOKIE.
+ */
+export function readNetnsCookie(fd: number): bigint {
+  return readCookie(fd, SO_NETNS_COOKIE, 'SO_NETNS_COOKIE')
+}
+
+/**
+ * Reads the cookie of a socket: the same number that programs get from `bpf_get_socket_cookie()`.
+ * @throws SyscallError code SOCKET_OPTION_FAILED
+ */
+export function readSocketCookie(fd: number): bigint {
+  return readCookie(fd, SO_COOKIE, 'SO_COOKIE')
+}
+
+/**
+ * Finds the descriptor under a listening server or a connected socket.
+ * Node keeps it in a private handle; a test pins that it is still there in the Node version we ship.
+ * @throws AgentError code SOCKET_HAS_NO_FD when it is not bound, closed, or not a kernel socket
+ */
+export function fdOfSocket(socket: Server | Socket): number {
+  const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd
+  if (fd === undefined || fd < 0)
+    throw new AgentError('SOCKET_HAS_NO_FD', 'Cannot find the descriptor: not an open socket')
+  return fd
+}
+
+/** Opens an IPv4 datagram socket. Connecting it chooses a peer and runs cgroup hooks, but sends nothing. */
+export function openDatagramSocket(): Fd {
+  const fd = sysSocket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+  if (fd < 0) throw socketError('socket(AF_INET, SOCK_DGRAM)', -fd, 'open a datagram socket')
+  return new Fd(fd, 'datagram socket')
+}
+
+/**
+ * Connects a socket to an IPv4 peer.
+ * @param addressBytes 4 bytes in network order
+ * @param port host byte order
+ * @throws SyscallError code SOCKET_CONNECT_FAILED
+ * Source: ip(7), `struct sockaddr_in`.
+ */
+export function connectSocket(fd: number, addressBytes: Uint8Array, port: number): void {
+  const address = allocate(16)
+  address.writeUInt16LE(AF_INET, 0)
+  address.writeUInt16BE(port, 2)
+  address.set(addressBytes, 4)
+  const result = sysConnect(fd, address)
+  if (result < 0) throw socketError('connect', -result, 'connect a datagram socket', 'SOCKET_CONNECT_FAILED')
+}
+
+function readCookie(fd: number, option: number, name: string): bigint {
+  const value = allocate(8)
+  const result = sysGetsockopt(fd, SOL_SOCKET, option, value)
+  if (result < 0)
+    throw socketError(`getsockopt(${name})`, -result, `read ${name} of descriptor ${fd}`, 'SOCKET_OPTION_FAILED')
+  return value.readBigUInt64LE()
+}
+
+function socketError(command: string, errno: number, what: string, code = 'SOCKET_FAILED'): SyscallError {
+  const hint = errno === ENOPROTOOPT ? 'this kernel is older than the option' : undefined
+  return new SyscallError(code, `Cannot ${what}: kernel answered ${errnoName(errno)}`, { command, errno, hint })
+}
