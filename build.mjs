@@ -2,7 +2,7 @@
 /**
  * Builds `dist/azure-proxy-agent`, one executable that needs nothing of ours beside it, from what `npm ci` installed.
  *
- *   src/main.ts ── esbuild ──► one CommonJS file ─┐
+ *   src/main.ts ── esbuild ──► main + lazy parts ─┐
  *                                                 ├─ @yao-pkg/pkg (SEA) ──► dist/azure-proxy-agent
  *   node-linux-<arch> ── stripElf() ──► runtime ──┘                         + .LICENSES.txt + .cdx.json
  *
@@ -43,6 +43,12 @@ export const EXEC_ARGV = Object.freeze([
   '--max-semi-space-size=2',
   // Otherwise SIGUSR1 opens a debugger on 127.0.0.1:9229, for anybody on the machine.
   '--disable-sigusr1',
+  // OPENSSL_CONF in the environment can name a shared object to load. We need no configuration of OpenSSL.
+  '--openssl-config=/dev/null',
+  // The agent loads no add-on and reads no __proto__: what an intruder may want is not there. (Refusing eval() as well
+  // would make V8 drop the cached code of Node's own modules: 40 ms more at every start.)
+  '--no-addons',
+  '--disable-proto=delete',
 ])
 
 /** What `node` writes into itself when it carries a program: the last character turns from 0 to 1. */
@@ -98,9 +104,9 @@ export async function build(options = {}) {
     const stripped = path.join(work, 'node')
     stripRuntime(runtime.binary, stripped, arch, project.nodeVersion, say)
 
-    const { bundle, packages } = await bundleProgram(entry, work, project, say)
+    const { main, parts, packages } = await bundleProgram(entry, work, project, say)
     const made = path.join(work, NAME)
-    await makeExecutable(bundle, stripped, made, arch, project.nodeVersion, work)
+    await makeExecutable({ main, parts }, stripped, made, arch, project.nodeVersion, work)
     fs.chmodSync(made, 0o755)
     checkExecutable(made, arch)
     if (options.entry === undefined && arch === process.arch) tryVersion(made, project.version)
@@ -310,41 +316,102 @@ function stripRuntime(source, target, arch, nodeVersion, say) {
 }
 
 /**
- * Bundles the program into one CommonJS file. Modules reached by `import()` only are evaluated when it is called, so
- * `--version` answers before the rest is loaded. Nothing is renamed or minified: that would gain nothing here, and a stack
- * trace should read like the source. A warning of the bundler fails the build, for it names code that will not run.
+ * Bundles the program: `main` with all it imports, and one part for each module reached by `import()` only. Parts become
+ * assets of the executable and are read, parsed and evaluated when first needed, so `--version` pays for `main` alone.
+ *
+ * Two steps, because the bundler splits ES modules only and the executable starts CommonJS only: split, then convert each
+ * file. Nothing is renamed or minified: that would gain nothing here, and a stack trace should read like the source.
+ * A warning of the bundler fails the build, for it names code that will not run.
  * @param {string} entry
  * @param {string} work
  * @param {ReturnType<typeof readProject>} project
  * @param {(line: string) => void} say
- * @returns {Promise<{ bundle: string, packages: Package[] }>} `packages`: those with code in the bundle, by name
+ * @returns {Promise<{ main: string, parts: string[], packages: Package[] }>} files, and the packages with code in them
  */
 async function bundleProgram(entry, work, project, say) {
   const esbuild = await import('esbuild')
-  const bundle = path.join(work, `${NAME}.cjs`)
-  const result = await esbuild.build({
+  const common = /** @type {const} */ ({ platform: 'node', target: `node${project.nodeVersion}`, logLevel: 'silent' })
+  const split = await esbuild.build({
+    ...common,
     absWorkingDir: ROOT,
     entryPoints: [entry],
-    outfile: bundle,
+    outdir: path.join(work, 'parts'),
+    entryNames: 'main',
     bundle: true,
-    platform: 'node',
-    format: 'cjs',
-    target: `node${project.nodeVersion}`,
+    format: 'esm',
+    splitting: true,
     define: { __VERSION__: JSON.stringify(project.version) },
     // A linked node_modules then gives the same names, and bytes, as a real one.
     preserveSymlinks: true,
     metafile: true,
-    logLevel: 'silent',
+    write: false,
   })
-  if (result.warnings.length > 0) {
-    const lines = await esbuild.formatMessages(result.warnings, { kind: 'warning' })
+  checkLazyImports(split.metafile)
+  const warnings = [...split.warnings]
+  const folder = path.join(work, 'parts')
+  fs.mkdirSync(folder)
+  for (const { path: file, text } of split.outputFiles) {
+    const sourcefile = path.basename(file)
+    const supported = { 'dynamic-import': false }
+    const converted = await esbuild.transform(text, { ...common, format: 'cjs', supported, sourcefile })
+    warnings.push(...converted.warnings)
+    fs.writeFileSync(
+      file,
+      sourcefile === 'main.js' ? `require = (${linkParts})(require)\n${converted.code}` : converted.code,
+    )
+  }
+  if (warnings.length > 0) {
+    const lines = await esbuild.formatMessages(warnings, { kind: 'warning' })
     throw new BuildError(`Cannot bundle ${shorten(entry)} without doubt:\n${lines.join('')}`)
   }
-  const inputs = Object.values(result.metafile.outputs).flatMap((output) => Object.entries(output.inputs))
+  const inputs = Object.values(split.metafile.outputs).flatMap((output) => Object.entries(output.inputs))
   const packages = findPackages(inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([file]) => file))
-  const sizeKb = (fs.statSync(bundle).size / 1e3).toFixed(0)
-  say(`bundled ${shorten(entry)}: ${inputs.length} modules, ${packages.length} packages, ${sizeKb} kB`)
-  return { bundle, packages }
+  const files = split.outputFiles.map((file) => file.path).sort()
+  const main = path.join(folder, 'main.js')
+  const sizeKb = (file) => (fs.statSync(file).size / 1e3).toFixed(0)
+  const parts = files.filter((file) => file !== main)
+  const partsText = parts.map((file) => `${path.basename(file)} ${sizeKb(file)} kB`).join(', ')
+  say(`bundled ${shorten(entry)}: ${inputs.length} modules; main ${sizeKb(main)} kB${partsText && `, ${partsText}`}`)
+  return { main, parts, packages }
+}
+
+/**
+ * Lets the parts of the program find one another inside the executable. Goes into it as text, in front of `main`, hence
+ * refers to nothing outside itself.
+ * @param {NodeJS.Require} builtin the executable's own `require`, which knows the modules of Node only
+ * @returns {(name: string) => unknown} the same for parts too, each evaluated once
+ */
+function linkParts(builtin) {
+  const loaded = new Map()
+  function link(name) {
+    if (!name.startsWith('./')) return builtin(name)
+    const known = loaded.get(name)
+    if (known) return known.exports
+    const filename = name.slice(2)
+    const part = { exports: {} }
+    loaded.set(name, part)
+    const code = builtin('node:sea').getAsset(filename, 'utf8')
+    const run = builtin('node:vm').compileFunction(code, ['exports', 'require', 'module'], { filename })
+    run(part.exports, link, part)
+    return part.exports
+  }
+  return link
+}
+
+/**
+ * Refuses `import('package')` where the package is CommonJS: split off, it would have a default export only, while the
+ * same line run from source has named ones as well. A module of ours in between makes both the same.
+ * @param {import('esbuild').Metafile} metafile
+ */
+function checkLazyImports({ inputs }) {
+  for (const [file, { imports }] of Object.entries(inputs)) {
+    const wrong = imports.find(({ kind, path: to }) => kind === 'dynamic-import' && inputs[to]?.format === 'cjs')
+    if (!wrong) continue
+    throw new BuildError(
+      `Cannot split the bundle: ${file} calls import() on ${wrong.original ?? wrong.path}, a CommonJS package.\n` +
+        '  Import it in a module of ours, and call import() on that one.',
+    )
+  }
 }
 
 /**
@@ -377,14 +444,14 @@ function findPackages(files) {
  * pkg looks for the runtime in `$HOME/.pkg-cache` before it would download it, so $HOME points into our work folder and the
  * stripped runtime lies there, with the marks of a finished download. The function is called directly because the command
  * line of pkg cannot pass `seaConfig`; it is not a public interface, which is one reason for the exact version of pkg.
- * @param {string} bundle
+ * @param {{ main: string, parts: string[] }} program files in one folder inside `work`
  * @param {string} stripped
  * @param {string} output absolute: pkg changes its working folder
  * @param {string} arch
  * @param {string} nodeVersion
  * @param {string} work
  */
-async function makeExecutable(bundle, stripped, output, arch, nodeVersion, work) {
+async function makeExecutable({ main, parts }, stripped, output, arch, nodeVersion, work) {
   const cached = path.join(work, '.pkg-cache', 'sea', `node-v${nodeVersion}-linux-${arch}`)
   fs.mkdirSync(path.join(cached, 'bin'), { recursive: true })
   fs.renameSync(stripped, path.join(cached, 'bin', 'node'))
@@ -398,13 +465,14 @@ async function makeExecutable(bundle, stripped, output, arch, nodeVersion, work)
   log.info = () => {}
   const restore = setEnv({ HOME: work, TMPDIR: work, NODE_OPTIONS: undefined })
   try {
-    await makeSea(bundle, {
+    await makeSea(main, {
       signature: false,
       targets: [{ platform: 'linux', arch, nodeRange: `node${nodeVersion}`, output }],
       seaConfig: {
         // pkg runs the generator in a fresh folder under $TMPDIR. This path gets into the blob: relative, it is the same
         // for everybody.
-        main: path.join('..', path.basename(bundle)),
+        main: path.join('..', path.relative(work, main)),
+        assets: Object.fromEntries(parts.map((file) => [path.basename(file), file])),
         disableExperimentalSEAWarning: true,
         useSnapshot: false,
         useCodeCache: false,
