@@ -1,0 +1,181 @@
+/**
+ * May this caller make this request? The one place that answers; it reads its arguments and nothing else.
+ *
+ *   exempt upload by an elevated caller, WireServer and HostGAPlugin only   ok
+ *   not elevated, WireServer and HostGAPlugin                               forbidden, whatever the rules
+ *   no rules                                                                ok
+ *   the rules allow                                                         ok
+ *   the rules deny, mode audit                                              audit: carried, and told
+ *   the rules deny                                                          forbidden
+ *
+ * The rules: a privilege that matches the request and is granted to the caller allows; privileges that match without a grant
+ * deny; without a match the default access decides. Two matchers read the request. The legacy one always counts; the canonical
+ * one is compared in shadow mode, and in enforce mode both have to allow.
+ */
+
+import type { EndpointName } from '../base/endpoints.ts'
+import type { CanonicalCode } from './canonical-failure.ts'
+import { isCanonicalFailure } from './canonical-failure.ts'
+import { matchesPattern } from './canonical-pattern.ts'
+import { canonicalizeParts } from './canonicalize.ts'
+import type { Divergence } from './divergence.ts'
+import { rawUri } from './divergence.ts'
+import { isExemptUpload } from './exempt-upload.ts'
+import { LegacyRequest } from './match.ts'
+import type { RequestLine, RequestTarget } from './request-target.ts'
+import { splitTarget } from './request-target.ts'
+import type { RuleCaller } from './selectors.ts'
+import { matchesIdentity } from './selectors.ts'
+import type { CompiledPrivilege, EndpointPolicy } from './snapshot.ts'
+
+/** `off` ignores the canonical matcher, `shadow` compares it, `enforce` lets it deny. */
+export type CanonicalMode = 'off' | 'shadow' | 'enforce'
+
+export interface DecideOptions {
+  readonly canonicalMode: CanonicalMode
+}
+
+/** `audit` is carried like `ok`, and counted and told like `forbidden`. */
+export type Outcome = 'ok' | 'audit' | 'forbidden'
+
+/** Why the rules said what they said. */
+export type RulesReason =
+  | { readonly kind: 'mode-disabled' }
+  | { readonly kind: 'granted'; readonly privilege: string; readonly role: string; readonly identity: string }
+  /** Privileges that match the request; none of them is held by the caller. */
+  | { readonly kind: 'not-granted'; readonly privileges: readonly string[] }
+  | { readonly kind: 'default-access' }
+  | { readonly kind: 'canonical-error'; readonly code: CanonicalCode }
+
+/** Why the endpoint let a request pass, or stopped it, without asking the rules. */
+export type EndpointReason =
+  | { readonly kind: 'skip-signature-exempt' }
+  | { readonly kind: 'elevated-only' }
+  | { readonly kind: 'no-rules' }
+
+/** What one matcher makes of a request, before audit mode softens it. */
+export interface RulesVerdict {
+  readonly allowed: boolean
+  readonly reason: RulesReason
+}
+
+export interface Verdict {
+  readonly outcome: Outcome
+  /** Who said so: the endpoint by itself, or one of the matchers. When both deny, the legacy one is named. */
+  readonly decidedBy: 'endpoint' | 'legacy' | 'canonical'
+  readonly reason: EndpointReason | RulesReason
+  /** Of the rules that were in force, also when they were not asked. */
+  readonly ruleSetId?: string
+  /** Present when the canonical matcher was consulted, as are `legacy` and, when the two differ, `divergence`. */
+  readonly canonical?: RulesVerdict
+  readonly legacy?: RulesVerdict
+  readonly divergence?: Divergence
+}
+
+/**
+ * Decides one request on one policy.
+ * @param policy of the endpoint, from the snapshot the request started with; `undefined` when it has no rules
+ * @param endpoint where the connection was going, never what the target claims
+ */
+export function decide(
+  policy: EndpointPolicy | undefined,
+  endpoint: EndpointName,
+  caller: RuleCaller,
+  request: RequestLine,
+  options: DecideOptions,
+): Verdict {
+  const isRestricted = endpoint !== 'imds'
+  if (isRestricted && caller.elevated && isExemptUpload(request.method, request.target)) {
+    return { outcome: 'ok', decidedBy: 'endpoint', reason: { kind: 'skip-signature-exempt' }, ...ruleSetOf(policy) }
+  }
+  const isShutOut = isRestricted && !caller.elevated
+  if (isShutOut && (policy === undefined || options.canonicalMode === 'off'))
+    return { ...SHUT_OUT, ...ruleSetOf(policy) }
+  if (policy === undefined) return { outcome: 'ok', decidedBy: 'endpoint', reason: { kind: 'no-rules' } }
+
+  const verdict = askRules(policy, caller, request, options.canonicalMode)
+  return isShutOut ? { ...verdict, ...SHUT_OUT } : verdict
+}
+
+const SHUT_OUT = { outcome: 'forbidden', decidedBy: 'endpoint', reason: { kind: 'elevated-only' } } as const
+
+function ruleSetOf(policy: EndpointPolicy | undefined): { ruleSetId?: string } {
+  return policy === undefined ? {} : { ruleSetId: policy.id }
+}
+
+function askRules(policy: EndpointPolicy, caller: RuleCaller, request: RequestLine, mode: CanonicalMode): Verdict {
+  const target = splitTarget(request.target)
+  const legacy = askLegacy(policy, caller, target)
+  if (mode === 'off') return conclude(policy, 'legacy', legacy)
+
+  const canonical = askCanonical(policy, caller, request.method, target)
+  const canonicalDecides = mode === 'enforce' && legacy.allowed && !canonical.allowed
+  const verdict = canonicalDecides ? conclude(policy, 'canonical', canonical) : conclude(policy, 'legacy', legacy)
+  if (legacy.allowed === canonical.allowed) return { ...verdict, legacy, canonical }
+  return { ...verdict, legacy, canonical, divergence: describeDivergence(policy, mode, legacy, canonical, target) }
+}
+
+function conclude(
+  policy: EndpointPolicy,
+  decidedBy: 'legacy' | 'canonical',
+  { allowed, reason }: RulesVerdict,
+): Verdict {
+  const outcome = allowed ? 'ok' : policy.mode === 'audit' ? 'audit' : 'forbidden'
+  return { outcome, decidedBy, reason, ruleSetId: policy.id }
+}
+
+function askLegacy(policy: EndpointPolicy, caller: RuleCaller, target: RequestTarget): RulesVerdict {
+  if (policy.mode === 'disabled') return DISABLED
+  const request = new LegacyRequest(target)
+  return weigh(policy, caller, (privilege) => request.matches(privilege.legacy))
+}
+
+function askCanonical(policy: EndpointPolicy, caller: RuleCaller, method: string, target: RequestTarget): RulesVerdict {
+  if (policy.mode === 'disabled') return DISABLED
+  const request = canonicalizeParts(method, target)
+  if (isCanonicalFailure(request)) return { allowed: false, reason: { kind: 'canonical-error', code: request.code } }
+  return weigh(policy, caller, ({ canonical }) => canonical !== undefined && matchesPattern(canonical, request))
+}
+
+const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.freeze({ kind: 'mode-disabled' }) })
+
+/** One grant suffices; matching privileges without any deny; the default access is for what no privilege mentions. */
+function weigh(
+  policy: EndpointPolicy,
+  caller: RuleCaller,
+  matches: (privilege: CompiledPrivilege) => boolean,
+): RulesVerdict {
+  const matching: string[] = []
+  for (const privilege of policy.privileges) {
+    if (!matches(privilege)) continue
+    const grant = privilege.grants.find(({ identity }) => matchesIdentity(identity, caller))
+    if (grant !== undefined) {
+      const { role, identity } = grant
+      return { allowed: true, reason: { kind: 'granted', privilege: privilege.name, role, identity: identity.name } }
+    }
+    matching.push(privilege.name)
+  }
+  if (matching.length > 0) return { allowed: false, reason: { kind: 'not-granted', privileges: matching } }
+  return { allowed: policy.defaultAllowed, reason: { kind: 'default-access' } }
+}
+
+function describeDivergence(
+  policy: EndpointPolicy,
+  mode: 'shadow' | 'enforce',
+  legacy: RulesVerdict,
+  canonical: RulesVerdict,
+  target: RequestTarget,
+): Divergence {
+  return {
+    mode,
+    ruleSetId: policy.id,
+    legacy: legacy.allowed ? 'allow' : 'deny',
+    canonical: describeCanonical(canonical),
+    uri: rawUri(target),
+  }
+}
+
+function describeCanonical({ allowed, reason }: RulesVerdict): Divergence['canonical'] {
+  if (reason.kind === 'canonical-error') return `error:${reason.code}`
+  return allowed ? 'allow' : 'deny'
+}

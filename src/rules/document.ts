@@ -1,0 +1,204 @@
+/**
+ * The rule document as the host sends it: shapes, and the check that an unknown JSON value has them.
+ *
+ * Only the shape is checked here. What the words mean (an unknown mode, a role nobody defined) is decided when a document is
+ * compiled, because the host's documents are applied as far as they make sense and never half-read.
+ * Optional members may be absent or null, which is the same; unknown members are ignored.
+ */
+
+import * as v from 'valibot'
+import { AgentError } from '../base/errors.ts'
+import type { JsonPath } from '../base/json.ts'
+import { formatJsonPath, isJsonObject } from '../base/json.ts'
+
+/** The `authorizationRules` member of a key status. `hostga` is read and then ignored: see `snapshot.ts`. */
+export interface AuthorizationRules {
+  readonly imds?: AuthorizationItem
+  readonly wireserver?: AuthorizationItem
+  readonly hostga?: AuthorizationItem
+}
+
+/** The rules of one endpoint. `defaultAccess` and `mode` are the host's words, not yet understood. */
+export interface AuthorizationItem {
+  readonly defaultAccess: string
+  readonly mode: string
+  readonly id: string
+  readonly rules?: AccessControlRules
+}
+
+/** Who may fetch what: identities hold roles, roles name privileges, privileges name paths. */
+export interface AccessControlRules {
+  readonly privileges?: readonly Privilege[]
+  readonly roles?: readonly Role[]
+  readonly identities?: readonly Identity[]
+  readonly roleAssignments?: readonly RoleAssignment[]
+}
+
+/** A part of the endpoint's tree. `queryParameters` has no prototype, so any name in it is a parameter. */
+export interface Privilege {
+  readonly name: string
+  readonly path: string
+  readonly queryParameters?: Readonly<Record<string, string>>
+}
+
+export interface Role {
+  readonly name: string
+  readonly privileges: readonly string[]
+}
+
+/** A description of callers; all selectors present must match. */
+export interface Identity {
+  readonly name: string
+  readonly userName?: string
+  readonly groupName?: string
+  readonly exePath?: string
+  readonly processName?: string
+}
+
+export interface RoleAssignment {
+  readonly role: string
+  readonly identities: readonly string[]
+}
+
+/** A document that is not what it should be. `path` leads to the culprit, for `JsonDocument.locate`. */
+export class RulesDocumentError extends AgentError {
+  override name = 'RulesDocumentError'
+  readonly path: JsonPath
+
+  constructor(path: JsonPath, problem: string) {
+    const where = formatJsonPath(path)
+    super('RULES_DOCUMENT', `Cannot read authorization rules: ${where}: ${problem}`, { path: where, problem })
+    this.path = path
+  }
+}
+
+/**
+ * Checks the `authorizationRules` object of a key status.
+ * @param json a parsed JSON value that is present and not null
+ * @param at where it stood in its document, for messages
+ * @throws RulesDocumentError RULES_DOCUMENT naming the first member that has the wrong shape; never its value
+ */
+export function parseAuthorizationRules(json: unknown, at: JsonPath = ['authorizationRules']): AuthorizationRules {
+  return parse(authorizationRules, json, at)
+}
+
+/**
+ * Checks one authorization item, as `parseAuthorizationRules` does for all three.
+ * @throws RulesDocumentError RULES_DOCUMENT
+ */
+export function parseAuthorizationItem(json: unknown, at: JsonPath = ['item']): AuthorizationItem {
+  return parse(authorizationItem, json, at)
+}
+
+/**
+ * Tells whether a repeated member may stand: only names of query parameters, where the last one counts.
+ * Anywhere else two readers could take different values from one document, so it is refused as a whole.
+ * @param path leads to the object that holds the repeated member
+ */
+export function isAllowedDuplicate(duplicate: { readonly path: JsonPath }): boolean {
+  const [list, index, object] = duplicate.path.slice(-3)
+  return list === 'privileges' && typeof index === 'number' && object === 'queryParameters'
+}
+
+/** `T` as JSON brings it: an optional member may also be null. */
+type Received<T> = { readonly [Member in keyof T]: T[Member] | null | undefined }
+
+/** Leaves out what is null or undefined, so that absence has one form. */
+function present<T extends object>(received: Received<T>): T {
+  return Object.fromEntries(Object.entries(received).filter(([, value]) => value !== null && value !== undefined)) as T
+}
+
+/** valibot's own object() also takes arrays, which matters where every member is optional. */
+const jsonObject = v.custom<Readonly<Record<string, unknown>>>(isJsonObject, 'object')
+
+/** valibot's own record() drops names such as `constructor`, and a dropped parameter is a widened privilege. */
+const queryParameters = v.pipe(
+  jsonObject,
+  v.rawTransform<Readonly<Record<string, unknown>>, Readonly<Record<string, string>>>(
+    ({ dataset, addIssue, NEVER }) => {
+      const input = dataset.value
+      const result: Record<string, string> = Object.create(null)
+      for (const [key, value] of Object.entries(input)) {
+        if (typeof value !== 'string') {
+          addIssue({
+            message: 'string',
+            input: value,
+            path: [{ type: 'object', origin: 'value', input: { ...input }, key, value }],
+          })
+          return NEVER
+        }
+        result[key] = value
+      }
+      return result
+    },
+  ),
+)
+
+const privilege = v.pipe(
+  jsonObject,
+  v.object({ name: v.string(), path: v.string(), queryParameters: v.nullish(queryParameters) }),
+  v.transform((received): Privilege => present<Privilege>(received)),
+)
+
+const role = v.pipe(jsonObject, v.object({ name: v.string(), privileges: v.array(v.string()) }))
+
+const identity = v.pipe(
+  jsonObject,
+  v.object({
+    name: v.string(),
+    userName: v.nullish(v.string()),
+    groupName: v.nullish(v.string()),
+    exePath: v.nullish(v.string()),
+    processName: v.nullish(v.string()),
+  }),
+  v.transform((received): Identity => present<Identity>(received)),
+)
+
+const roleAssignment = v.pipe(jsonObject, v.object({ role: v.string(), identities: v.array(v.string()) }))
+
+const accessControlRules = v.pipe(
+  jsonObject,
+  v.object({
+    privileges: v.nullish(v.array(privilege)),
+    roles: v.nullish(v.array(role)),
+    identities: v.nullish(v.array(identity)),
+    roleAssignments: v.nullish(v.array(roleAssignment)),
+  }),
+  v.transform((received): AccessControlRules => present<AccessControlRules>(received)),
+)
+
+const authorizationItem = v.pipe(
+  jsonObject,
+  v.object({ defaultAccess: v.string(), mode: v.string(), id: v.string(), rules: v.nullish(accessControlRules) }),
+  v.transform((received): AuthorizationItem => present<AuthorizationItem>(received)),
+)
+
+const authorizationRules = v.pipe(
+  jsonObject,
+  v.object({
+    imds: v.nullish(authorizationItem),
+    wireserver: v.nullish(authorizationItem),
+    hostga: v.nullish(authorizationItem),
+  }),
+  v.transform((received): AuthorizationRules => present<AuthorizationRules>(received)),
+)
+
+function parse<Output>(schema: v.GenericSchema<unknown, Output>, json: unknown, at: JsonPath): Output {
+  const result = v.safeParse(schema, json, { abortEarly: true, abortPipeEarly: true })
+  if (result.success) return result.output
+  const issue = result.issues[0]
+  const steps = issue.path?.map(({ key }) => key as string | number) ?? []
+  throw new RulesDocumentError([...at, ...steps], describeIssue(issue))
+}
+
+/** Types only: a value in the wrong place may be anything, a key included. */
+function describeIssue(issue: v.BaseIssue<unknown>): string {
+  if (issue.input === undefined) return 'a required member is missing'
+  const expected = issue.kind === 'schema' && issue.type !== 'custom' ? issue.expected?.toLowerCase() : issue.message
+  return `expected ${expected}, got ${jsonTypeOf(issue.input)}`
+}
+
+function jsonTypeOf(value: unknown): string {
+  if (value === null) return 'null'
+  return Array.isArray(value) ? 'array' : typeof value
+}

@@ -1,0 +1,78 @@
+/**
+ * Does an identity of the rule document describe this caller?
+ *
+ * All selectors present must match; an identity without any describes everybody. What is not known about a caller matches no
+ * selector, whatever it says: a process that vanished is nobody in particular.
+ */
+
+import type { Identity } from './document.ts'
+
+/**
+ * What the rules read of a caller. `exePath` and `processName` are `undefined` when they are not known for certain (the process
+ * is gone, or another one by now); `groups` are names; a user without a name is called `undefined`, as rule authors know it.
+ */
+export interface RuleCaller {
+  readonly userName: string
+  readonly groups: readonly string[]
+  readonly exePath: string | undefined
+  readonly processName: string | undefined
+  readonly elevated: boolean
+}
+
+/** An identity, and what is known about it before any caller comes. */
+export interface CompiledIdentity extends Identity {
+  /** An empty selector identifies nobody; some agents write "unknown" that way on the other side of the comparison. */
+  readonly matchesNobody: boolean
+  /** `exePath` as `matchesIdentity` compares it. */
+  readonly comparableExePath: string | undefined
+}
+
+/** Prepares an identity for many comparisons. */
+export function compileIdentity(identity: Identity): CompiledIdentity {
+  const { exePath } = identity
+  return {
+    ...identity,
+    matchesNobody: selectorsOf(identity).includes(''),
+    comparableExePath: exePath === undefined ? undefined : comparablePath(exePath),
+  }
+}
+
+/** Tells whether every selector of the identity holds for the caller. Names are compared exactly: case and spelling count. */
+export function matchesIdentity(identity: CompiledIdentity, caller: RuleCaller): boolean {
+  return (
+    !identity.matchesNobody &&
+    (identity.userName === undefined || identity.userName === caller.userName) &&
+    (identity.processName === undefined || identity.processName === caller.processName) &&
+    (identity.comparableExePath === undefined || isSamePath(identity.comparableExePath, caller.exePath)) &&
+    (identity.groupName === undefined || caller.groups.includes(identity.groupName))
+  )
+}
+
+/** Tells whether an identity has no selector and hence describes every caller. */
+export function matchesEveryone(identity: Identity): boolean {
+  return selectorsOf(identity).every((selector) => selector === undefined)
+}
+
+function selectorsOf({ userName, groupName, exePath, processName }: Identity): (string | undefined)[] {
+  return [userName, groupName, exePath, processName]
+}
+
+function isSamePath(comparable: string, path: string | undefined): boolean {
+  return path !== undefined && (path === comparable || comparablePath(path) === comparable)
+}
+
+/**
+ * Writes a path so that equal sequences of components are equal text: repeated and trailing slashes and inner `.` go.
+ * A leading `.` of a relative path stays, `..` is not resolved and links are not followed: the file is not looked at.
+ */
+function comparablePath(path: string): string {
+  if (!MAY_NEED_WORK.test(path)) return path
+  const isAbsolute = path.startsWith('/')
+  const components = path
+    .split('/')
+    .filter((part, index) => part !== '' && (part !== '.' || (index === 0 && !isAbsolute)))
+  return (isAbsolute ? '/' : '') + components.join('/')
+}
+
+/** Two slashes in a row, a `.` component behind a slash, or a slash at the end. Paths that the kernel prints have none of them. */
+const MAY_NEED_WORK = /\/(?:\.?\/|\.?$)/

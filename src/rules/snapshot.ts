@@ -1,0 +1,293 @@
+/**
+ * Compiles rule documents into what a request is decided on: one immutable snapshot, replaced as a whole.
+ *
+ * A document is applied as far as it makes sense, and where it does not, doubt falls on the side of denying: an unknown mode
+ * enforces, a default access that is not `allow` denies, a privilege that nobody is assigned to still matches and so denies.
+ * What looked odd is returned as warnings, for the caller to tell once.
+ */
+
+import { createHash } from 'node:crypto'
+import type { EndpointName } from '../base/endpoints.ts'
+import { isCanonicalFailure } from './canonical-failure.ts'
+import type { CanonicalPattern } from './canonical-pattern.ts'
+import { compilePattern } from './canonical-pattern.ts'
+import type {
+  AccessControlRules,
+  AuthorizationItem,
+  AuthorizationRules,
+  Identity,
+  Privilege,
+  Role,
+} from './document.ts'
+import type { LegacyPattern } from './match.ts'
+import { compileLegacyPattern } from './match.ts'
+import type { CompiledIdentity } from './selectors.ts'
+import { compileIdentity, matchesEveryone } from './selectors.ts'
+
+export type RuleMode = 'disabled' | 'audit' | 'enforce'
+
+/** The effective items by endpoint, whatever they were merged from. Absent: the endpoint has no rules. */
+export type EndpointItems = Readonly<Partial<Record<EndpointName, AuthorizationItem>>>
+
+/** What one moment's requests are decided on. `epoch` grows with every change, so that a log line names its snapshot. */
+export interface PolicySnapshot extends Readonly<Partial<Record<EndpointName, EndpointPolicy>>> {
+  readonly epoch: number
+}
+
+export interface EndpointPolicy {
+  readonly id: string
+  /** Of the item this was compiled from, as `hashItem` gives it. */
+  readonly hash: string
+  readonly mode: RuleMode
+  readonly defaultAllowed: boolean
+  /** In the order of the document; order never changes a decision. */
+  readonly privileges: readonly CompiledPrivilege[]
+  /** All that are defined, assigned or not. */
+  readonly identities: readonly CompiledIdentity[]
+}
+
+export interface CompiledPrivilege {
+  readonly name: string
+  readonly legacy: LegacyPattern
+  /** `undefined` when path or parameters have no canonical form: the canonical matcher then passes over the privilege. */
+  readonly canonical: CanonicalPattern | undefined
+  /** Who holds it. Empty: it matches requests and grants nobody. */
+  readonly grants: readonly Grant[]
+}
+
+/** One identity and the role through which it came to hold a privilege: the first such role of the document. */
+export interface Grant {
+  readonly role: string
+  readonly identity: CompiledIdentity
+}
+
+export type RuleWarningCode =
+  | 'mode-unknown'
+  | 'default-access-unknown'
+  | 'section-missing'
+  | 'duplicate-name'
+  | 'duplicate-parameter'
+  | 'role-undefined'
+  | 'privilege-undefined'
+  | 'identity-undefined'
+  | 'identity-without-selector'
+  | 'identity-selector-empty'
+  | 'privilege-not-canonical'
+
+/** Something in a document that its author would want to know. The message quotes names as the document has them. */
+export interface RuleWarning {
+  readonly code: RuleWarningCode
+  readonly endpoint: EndpointName
+  readonly message: string
+}
+
+export interface Compiled<Result> {
+  readonly result: Result
+  readonly warnings: readonly RuleWarning[]
+}
+
+/** Spreads a host's document over the endpoints: HostGAPlugin shares WireServer's item, its own member has never counted. */
+export function itemsOf(rules: AuthorizationRules): EndpointItems {
+  return {
+    ...(rules.imds && { imds: rules.imds }),
+    ...(rules.wireserver && { wireserver: rules.wireserver, hostga: rules.wireserver }),
+  }
+}
+
+/** Compiles the items of all endpoints. Endpoints that share an item share its policy, and its warnings come once. */
+export function compileSnapshot(items: EndpointItems, epoch: number): Compiled<PolicySnapshot> {
+  const compiled = new Map<AuthorizationItem, EndpointPolicy>()
+  const snapshot: { -readonly [Member in keyof PolicySnapshot]: PolicySnapshot[Member] } = { epoch }
+  const warnings: RuleWarning[] = []
+  for (const endpoint of ['wireserver', 'imds', 'hostga'] as const) {
+    const item = items[endpoint]
+    if (item === undefined) continue
+    let policy = compiled.get(item)
+    if (policy === undefined) {
+      const { result, warnings: more } = compileItem(item, endpoint)
+      compiled.set(item, result)
+      warnings.push(...more)
+      policy = result
+    }
+    snapshot[endpoint] = policy
+  }
+  return { result: Object.freeze(snapshot), warnings }
+}
+
+/** Compiles the item of one endpoint; `endpoint` only names it in warnings. Never fails. */
+export function compileItem(item: AuthorizationItem, endpoint: EndpointName): Compiled<EndpointPolicy> {
+  const warnings: RuleWarning[] = []
+  const warn: Warn = (code, message) => warnings.push({ code, endpoint, message })
+  const mode = resolveMode(item.mode)
+  if (mode === undefined) warn('mode-unknown', `Mode '${item.mode}' is not known, the rules are enforced.`)
+  const access = item.defaultAccess.toLowerCase()
+  if (access !== 'allow' && access !== 'deny') {
+    warn('default-access-unknown', `Default access '${item.defaultAccess}' is not known, it counts as deny.`)
+  }
+  const identities = compileIdentities(item.rules?.identities ?? [], warn)
+  const result: EndpointPolicy = {
+    id: item.id,
+    hash: hashItem(item),
+    mode: mode ?? 'enforce',
+    defaultAllowed: access === 'allow',
+    privileges: compilePrivileges(item.rules ?? {}, identities, warn),
+    identities: [...identities.values()],
+  }
+  if (item.rules !== undefined) warnOfMissingSections(item.rules, warn)
+  return { result: deepFreeze(result), warnings }
+}
+
+/** Reads a mode in any letter case; not trimmed. `undefined` when the word is none of the three. */
+export function resolveMode(text: string): RuleMode | undefined {
+  const mode = text.toLowerCase()
+  return mode === 'disabled' || mode === 'audit' || mode === 'enforce' ? mode : undefined
+}
+
+/**
+ * Computes the identity of an item's content: equal for equal content, whatever the order of its members was.
+ * The id alone does not tell a change; hosts have sent new rules under an old id.
+ * @returns SHA-256 in lower-case hexadecimal
+ */
+export function hashItem(item: AuthorizationItem): string {
+  return createHash('sha256').update(JSON.stringify(item, sortMembers)).digest('hex')
+}
+
+type Warn = (code: RuleWarningCode, message: string) => void
+
+/** A replacer for JSON.stringify. The copies have no prototype, so that every member name stays a member. */
+function sortMembers(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  const sorted: Record<string, unknown> = Object.create(null)
+  for (const name of Object.keys(value).sort()) sorted[name] = (value as Record<string, unknown>)[name]
+  return sorted
+}
+
+function compileIdentities(identities: readonly Identity[], warn: Warn): Map<string, CompiledIdentity> {
+  const compiled = new Map<string, CompiledIdentity>()
+  for (const identity of lastByName(identities, 'identity', warn).values()) {
+    const { name } = identity
+    const prepared = compileIdentity(identity)
+    compiled.set(name, prepared)
+    if (prepared.matchesNobody)
+      warn('identity-selector-empty', `Identity '${name}' has an empty selector, it matches nobody.`)
+    if (matchesEveryone(identity))
+      warn('identity-without-selector', `Identity '${name}' has no selector, it matches everybody.`)
+  }
+  return compiled
+}
+
+function compilePrivileges(
+  rules: AccessControlRules,
+  identities: ReadonlyMap<string, CompiledIdentity>,
+  warn: Warn,
+): CompiledPrivilege[] {
+  const privileges = lastByName(rules.privileges ?? [], 'privilege', warn)
+  const roles = lastByName(rules.roles ?? [], 'role', warn)
+  warnOfUndefinedPrivileges(roles, privileges, warn)
+  const grants = assign(rules, { privileges, roles, identities }, warn)
+  return [...privileges.values()].map((privilege) => ({
+    ...compilePatterns(privilege, warn),
+    grants: [...(grants.get(privilege.name)?.values() ?? [])],
+  }))
+}
+
+interface Definitions {
+  readonly privileges: ReadonlyMap<string, Privilege>
+  readonly roles: ReadonlyMap<string, Role>
+  readonly identities: ReadonlyMap<string, CompiledIdentity>
+}
+
+/** Grants by privilege name, then by identity name. Assignments of one role add up. */
+function assign(rules: AccessControlRules, defined: Definitions, warn: Warn): Map<string, Map<string, Grant>> {
+  const grants = new Map<string, Map<string, Grant>>()
+  for (const assignment of rules.roleAssignments ?? []) {
+    const role = defined.roles.get(assignment.role)
+    if (role === undefined) {
+      warn('role-undefined', `Role '${assignment.role}' is not defined, skip the role assignment.`)
+      continue
+    }
+    const members = findMembers(role.name, assignment.identities, defined.identities, warn)
+    for (const privilege of role.privileges) {
+      if (!defined.privileges.has(privilege)) continue
+      const holders = grants.get(privilege) ?? new Map<string, Grant>()
+      grants.set(privilege, holders)
+      for (const identity of members) {
+        if (!holders.has(identity.name)) holders.set(identity.name, { role: role.name, identity })
+      }
+    }
+  }
+  return grants
+}
+
+function findMembers(
+  role: string,
+  names: readonly string[],
+  identities: ReadonlyMap<string, CompiledIdentity>,
+  warn: Warn,
+): CompiledIdentity[] {
+  return names.flatMap((name) => {
+    const identity = identities.get(name)
+    if (identity !== undefined) return [identity]
+    warn('identity-undefined', `Identity '${name}' is not defined, role '${role}' is not assigned to it.`)
+    return []
+  })
+}
+
+function compilePatterns(privilege: Privilege, warn: Warn): Pick<CompiledPrivilege, 'name' | 'legacy' | 'canonical'> {
+  const { name, path, queryParameters } = privilege
+  const legacy = compileLegacyPattern(path, queryParameters)
+  if (legacy.query.length < Object.keys(queryParameters ?? {}).length) {
+    warn(
+      'duplicate-parameter',
+      `Privilege '${name}' has query parameters that differ only in case, the last one counts.`,
+    )
+  }
+  const canonical = compilePattern(legacy.path, legacy.query)
+  if (!isCanonicalFailure(canonical)) return { name, legacy, canonical }
+  warn(
+    'privilege-not-canonical',
+    `Privilege '${name}' failed canonicalization (${canonical.code}); dropping from canonical cache (legacy matcher unaffected). path=${path}`,
+  )
+  return { name, legacy, canonical: undefined }
+}
+
+function lastByName<Named extends { readonly name: string }>(
+  entries: readonly Named[],
+  kind: string,
+  warn: Warn,
+): Map<string, Named> {
+  const byName = new Map<string, Named>()
+  for (const entry of entries) {
+    if (byName.has(entry.name))
+      warn('duplicate-name', `Two entries define ${kind} '${entry.name}', the last one counts.`)
+    byName.set(entry.name, entry)
+  }
+  return byName
+}
+
+function warnOfUndefinedPrivileges(
+  roles: ReadonlyMap<string, Role>,
+  privileges: ReadonlyMap<string, Privilege>,
+  warn: Warn,
+): void {
+  for (const role of roles.values()) {
+    for (const name of role.privileges) {
+      if (!privileges.has(name))
+        warn('privilege-undefined', `Role '${role.name}' names privilege '${name}', which is not defined.`)
+    }
+  }
+}
+
+function warnOfMissingSections(rules: AccessControlRules, warn: Warn): void {
+  const sections = ['privileges', 'roles', 'identities', 'roleAssignments'] as const
+  const missing = sections.filter((section) => rules[section] === undefined)
+  if (missing.length === 0) return
+  warn('section-missing', `The rules have no ${missing.join(', no ')}: privileges that stay unassigned deny.`)
+}
+
+function deepFreeze<Value>(value: Value): Value {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  Object.freeze(value)
+  for (const inner of Object.values(value)) deepFreeze(inner)
+  return value
+}
