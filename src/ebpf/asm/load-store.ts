@@ -6,6 +6,7 @@
  * Loads of less than 64 bits clear the rest of the register.
  */
 
+import { add64, mov64 } from './alu.ts'
 import { CLASS, FP, type Instruction, int16, int32, PSEUDO_MAP_FD, R0, type Register } from './instruction.ts'
 
 /** How wide a load or store is, in bytes. */
@@ -54,8 +55,5 @@ export function loadMap(dst: Register, map: string): Instruction {
 
 /** `dst = fp + offset`: the address of something on the stack; two instructions. */
 export function stackAddress(dst: Register, offset: number): readonly Instruction[] {
-  return [
-    { opcode: 0xbf, dst, src: FP, offset: 0, immediate: 0 }, // dst = fp
-    { opcode: 0x07, dst, src: R0, offset: 0, immediate: int32(offset, 'a stack offset') }, // dst += offset
-  ]
+  return [mov64(dst, FP), add64(dst, offset)]
 }
