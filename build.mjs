@@ -395,7 +395,13 @@ function linkParts(builtin) {
     loaded.set(name, part)
     const code = builtin('node:sea').getAsset(filename, 'utf8')
     const run = builtin('node:vm').compileFunction(code, ['exports', 'require', 'module'], { filename })
-    run(part.exports, link, part)
+    try {
+      run(part.exports, link, part)
+    } catch (error) {
+      // Half a part is no part: whoever asks next shall see the error too.
+      loaded.delete(name)
+      throw error
+    }
     return part.exports
   }
   return link
