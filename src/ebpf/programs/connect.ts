@@ -1,0 +1,194 @@
+/**
+ * What connect4 and connect6 have in common: once the destination is known as IPv4, they differ in nothing but the
+ * place where it is written back.
+ *
+ * Words: *policy* holds the guarded destinations, *served* the network namespaces that have a listener, *self* the
+ * agent. A *direct* connection is one that the caller makes to the listener itself.
+ *
+ * Verdict, for a TCP connect to `destination` from network namespace `netns`:
+ *
+ *     if netns has no listener                     proceed  (notServed, if the destination is guarded)
+ *     if destination is that listener              remember "direct", proceed
+ *     if destination is not guarded                proceed
+ *     if the caller is the agent                   proceed  (skippedSelf)
+ *     remember the caller with the socket          or refuse: the listener would turn an unknown caller away anyway,
+ *                                                  and a record left under the same tuple by another must not serve it
+ *     rewrite the destination to the listener      proceed  (redirected)
+ *
+ * A direct connection is remembered because the source port is not chosen yet: sockops, which sees it, then clears
+ * what may be filed under it. An agent that dials its own listener counts as direct, too.
+ */
+
+import { mov64 } from '../asm/alu.ts'
+import { FP, type Line, label, R0, R1, R2, R3, R4, R5, R6, R7, R8 } from '../asm/instruction.ts'
+import { call, exit, jump, jumpEq32, jumpEq64, jumpNe32, jumpNe64 } from '../asm/jump.ts'
+import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
+import { FLAG_DIRECT, FLAG_REDUCED, RECORD, RECORD_BYTES } from '../records.ts'
+import { describeCaller, identifyCaller, isReduced } from './caller.ts'
+import { IPPROTO_TCP, PROCEED, REFUSE, SOCK_ADDR } from './context.ts'
+import { count } from './counters.ts'
+import type { ProgramOptions } from './program.ts'
+import { STACK } from './stack.ts'
+
+/** Create the socket's storage if it has none. Source: linux/bpf.h, BPF_SK_STORAGE_GET_F_CREATE. */
+const STORAGE_CREATE = 1
+
+const NETNS = STACK.record + RECORD.netnsCookie
+const DESTINATION = STACK.record + RECORD.destination
+const DESTINATION_PORT = STACK.record + RECORD.destinationPort
+const FLAGS = STACK.record + RECORD.flags
+const LISTENER = STACK.record + RECORD.listener
+const LISTENER_PORT = STACK.record + RECORD.listenerPort
+
+/**
+ * Emits a connect program.
+ *
+ * Ledger: r6 = ctx, to the end · r7 = policy entry or NULL, until the caller is described · r8 = address, then scratch
+ *
+ * @param addressAt offset in the context of the word that holds the IPv4 destination, for reading and for rewriting
+ * @param guard lines that jump to `pass` unless the destination is IPv4; r6 = ctx, may clobber r7
+ */
+export function connectProgram(options: ProgramOptions, addressAt: number, guard: readonly Line[]): Line[] {
+  return [
+    mov64(R6, R1), // r6 = ctx: calls clobber r1 to r5
+    load(R7, R6, SOCK_ADDR.protocol, Word),
+    jumpNe32(R7, IPPROTO_TCP, 'pass'), // if (ctx->protocol != TCP) pass: a UDP connect comes through here, too
+    ...guard,
+    ...lookUpDestination(addressAt),
+    ...lookUpListener(),
+    ...zeroCallerPart(options),
+    ...isDirect(),
+
+    ...identifyCaller(options), // selfKey = {tgid, start time}
+    loadMap(R1, 'self'),
+    ...stackAddress(R2, STACK.selfKey),
+    call('map_lookup_elem'), // r0 = self[selfKey]
+    jumpNe64(R0, 0, 'self'), // if (r0) it is the agent
+    ...describeCaller(options), // record = all about the caller
+
+    label('remember'),
+    call('ktime_get_ns'),
+    store(FP, STACK.record + RECORD.recordedAtNs, R0, Double), // record.recordedAtNs = now
+    ...(options.pendingStore === 'storage' ? rememberInSocket() : rememberByCookie()),
+    load(R1, FP, FLAGS, Half),
+    jumpEq32(R1, FLAG_DIRECT, 'pass'), // if (record.flags == direct) pass
+    ...redirect(addressAt),
+    ...count('redirected'),
+    jump('pass'),
+
+    label('unserved'),
+    jumpEq64(R7, 0, 'pass'), // if (!policy entry) pass
+    ...count('notServed'),
+    jump('pass'),
+
+    label('self'),
+    ...count('skippedSelf'),
+
+    label('pass'),
+    mov64(R0, PROCEED),
+    exit(),
+
+    label('refuse'),
+    ...count('refused'),
+    mov64(R0, REFUSE),
+    exit(),
+  ]
+}
+
+/** `record.destination = ctx->…; r7 = policy[record.destination]`. The flags are zero still, as the key demands. */
+function lookUpDestination(addressAt: number): Line[] {
+  return [
+    load(R8, R6, addressAt, Word), // r8 = address, network order
+    store(FP, DESTINATION, R8, Word),
+    load(R8, R6, SOCK_ADDR.user_port, Word), // r8 = port, network order, in the low half
+    store(FP, DESTINATION_PORT, R8, Half),
+    store(FP, FLAGS, 0, Half),
+    loadMap(R1, 'policy'),
+    ...stackAddress(R2, DESTINATION),
+    call('map_lookup_elem'),
+    mov64(R7, R0), // r7 = entry or NULL
+  ]
+}
+
+/** `record.netnsCookie = cookie(ctx); record.listener = *served[cookie]`, or unserved. */
+function lookUpListener(): Line[] {
+  return [
+    mov64(R1, R6),
+    call('get_netns_cookie'),
+    store(FP, NETNS, R0, Double), // record.netnsCookie = r0
+    loadMap(R1, 'served'),
+    ...stackAddress(R2, NETNS),
+    call('map_lookup_elem'), // r0 = served[record.netnsCookie]
+    jumpEq64(R0, 0, 'unserved'),
+    load(R1, R0, 0, Double),
+    store(FP, LISTENER, R1, Double), // record.{listener, listenerPort, zero} = *r0
+  ]
+}
+
+/** `memset(&record.pid, 0, …)`: what the caller's description may leave out must not be old stack. */
+function zeroCallerPart(options: ProgramOptions): Line[] {
+  const words = Array.from({ length: (RECORD_BYTES - RECORD.pid) / 8 }, (_, index) => RECORD.pid + index * 8)
+  return [
+    ...words.map((at) => store(FP, STACK.record + at, 0, Double)),
+    ...(isReduced(options.fields) ? [store(FP, FLAGS, FLAG_REDUCED, Half)] : []), // record.flags = reduced
+  ]
+}
+
+/** `if (destination == listener) { record.flags = direct; goto remember; } if (!entry) goto pass` */
+function isDirect(): Line[] {
+  return [
+    load(R1, FP, DESTINATION, Word),
+    load(R2, FP, LISTENER, Word),
+    jumpNe32(R1, R2, 'not the listener'),
+    load(R1, FP, DESTINATION_PORT, Half),
+    load(R2, FP, LISTENER_PORT, Half),
+    jumpNe32(R1, R2, 'not the listener'),
+    store(FP, FLAGS, FLAG_DIRECT, Half), // record.flags = direct
+    jump('remember'),
+    label('not the listener'),
+    jumpEq64(R7, 0, 'pass'), // if (!policy entry) pass
+  ]
+}
+
+/**
+ * `*sk_storage_get(pending, ctx->sk, NULL, CREATE) = record`, or refuse: the kernel bounds how much one socket may hold.
+ * Field by field, since an existing storage keeps its old content otherwise: a socket may connect a second time.
+ */
+function rememberInSocket(): Line[] {
+  const words = Array.from({ length: RECORD_BYTES / 8 }, (_, index) => index * 8)
+  return [
+    load(R2, R6, SOCK_ADDR.sk, Double), // r2 = ctx->sk
+    jumpEq64(R2, 0, 'refuse'),
+    loadMap(R1, 'pending'),
+    mov64(R3, 0),
+    mov64(R4, STORAGE_CREATE),
+    call('sk_storage_get'),
+    jumpEq64(R0, 0, 'refuse'),
+    ...words.flatMap((at) => [load(R1, FP, STACK.record + at, Double), store(R0, at, R1, Double)]),
+  ]
+}
+
+/** `pending[cookie(ctx)] = record`, or refuse. For kernels without socket storage in these programs. */
+function rememberByCookie(): Line[] {
+  return [
+    mov64(R1, R6),
+    call('get_socket_cookie'),
+    store(FP, STACK.cookie, R0, Double),
+    loadMap(R1, 'pending'),
+    ...stackAddress(R2, STACK.cookie),
+    ...stackAddress(R3, STACK.record),
+    mov64(R4, 0), // flags = ANY
+    call('map_update_elem'),
+    jumpNe64(R0, 0, 'refuse'),
+  ]
+}
+
+/** `ctx->address = record.listener; ctx->user_port = record.listenerPort` */
+function redirect(addressAt: number): Line[] {
+  return [
+    load(R5, FP, LISTENER, Word),
+    store(R6, addressAt, R5, Word),
+    load(R5, FP, LISTENER_PORT, Half),
+    store(R6, SOCK_ADDR.user_port, R5, Word),
+  ]
+}

@@ -1,0 +1,75 @@
+/**
+ * The maps that the programs and the agent share.
+ *
+ * | map         | who writes          | key                    | value     | means |
+ * |-------------|---------------------|------------------------|-----------|-------|
+ * | policy      | agent               | destination            | u32 1     | connections to there are redirected |
+ * | served      | agent               | network namespace      | listener  | there, to this listener; elsewhere nothing is touched |
+ * | self        | agent               | tgid + start time      | u32 1     | the agent: never redirected |
+ * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no source port |
+ * | connections | sockops             | netns + source + port  | record    | what accept looks up |
+ * | counters    | all                 | index                  | u64       | per CPU; see `COUNTERS` |
+ */
+
+import { CONNECTION_KEY_BYTES, LISTENER_BYTES, POLICY_KEY_BYTES, RECORD_BYTES, SELF_KEY_BYTES } from '../records.ts'
+import { COUNTERS } from './counters.ts'
+import type { PendingStore } from './program.ts'
+
+/** Source: include/uapi/linux/bpf.h, `enum bpf_map_type`. */
+export const MAP_TYPES = { HASH: 1, ARRAY: 2, PERCPU_ARRAY: 6, LRU_HASH: 9, SK_STORAGE: 24 } as const
+
+/** Allocate when used: what socket storage demands. Source: linux/bpf.h, BPF_F_NO_PREALLOC. */
+export const NO_PREALLOC = 1
+
+/** A map, ready to be created anywhere. */
+export interface MapSpec {
+  /** At most 15 characters; also the name programs refer to. */
+  readonly name: string
+  readonly type: keyof typeof MAP_TYPES
+  readonly keyBytes: number
+  readonly valueBytes: number
+  readonly maxEntries: number
+  readonly flags: number
+}
+
+export type MapName = 'policy' | 'served' | 'self' | 'pending' | 'connections' | 'counters'
+
+/**
+ * Connections between SYN and accept, for all users together. An LRU map keeps free lists per CPU and may evict long
+ * before it is full, so it is far larger than any backlog.
+ */
+const MAX_CONNECTIONS = 65_536
+
+/** Lists the maps. `pending` is socket storage where the kernel has it: an entry there cannot be evicted by others. */
+export function mapSpecs(pendingStore: PendingStore): Readonly<Record<MapName, MapSpec>> {
+  return {
+    policy: hash('policy', POLICY_KEY_BYTES, 4, 64),
+    served: hash('served', 8, LISTENER_BYTES, 64),
+    self: hash('self', SELF_KEY_BYTES, 4, 16),
+    pending: pendingStore === 'storage' ? PENDING_STORAGE : PENDING_LRU,
+    connections: { ...hash('connections', CONNECTION_KEY_BYTES, RECORD_BYTES, MAX_CONNECTIONS), type: 'LRU_HASH' },
+    counters: {
+      name: 'counters',
+      type: 'PERCPU_ARRAY',
+      keyBytes: 4,
+      valueBytes: 8,
+      maxEntries: COUNTERS.length,
+      flags: 0,
+    },
+  }
+}
+
+function hash(name: string, keyBytes: number, valueBytes: number, maxEntries: number): MapSpec {
+  return { name, type: 'HASH', keyBytes, valueBytes, maxEntries, flags: 0 }
+}
+
+const PENDING_STORAGE: MapSpec = {
+  name: 'pending',
+  type: 'SK_STORAGE',
+  keyBytes: 4,
+  valueBytes: RECORD_BYTES,
+  maxEntries: 0,
+  flags: NO_PREALLOC,
+}
+
+const PENDING_LRU: MapSpec = { ...hash('pending', 8, RECORD_BYTES, MAX_CONNECTIONS), type: 'LRU_HASH' }

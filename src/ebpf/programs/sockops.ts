@@ -1,0 +1,171 @@
+/**
+ * sock_ops, at TCP_CONNECT_CB: the source address and port are chosen, the SYN has not left. Files what connect
+ * remembered under {network namespace, source address, source port}, before the listener can accept.
+ *
+ *     if op is not TCP_CONNECT_CB                  done
+ *     key = {netns, local address, local port}
+ *     if nothing is remembered with the socket     if it goes to a listener: connections.delete(key)  (pendingLost)
+ *     else if it does not go to the listener       forget it  (pendingStale: the connect it was for failed)
+ *     else if it is direct                         connections.delete(key), forget it  (direct)
+ *     else                                         connections[key] = record, forget it  (recorded, or recordLost)
+ *
+ * Invariant: after this, what is filed under the key is about this connection, or nothing is.
+ */
+
+import { and32, mov64, shiftRight32 } from '../asm/alu.ts'
+import { FP, type Line, label, R0, R1, R2, R3, R4, R6, R7, type Register } from '../asm/instruction.ts'
+import { call, exit, jump, jumpEq64, jumpNe32, jumpNe64 } from '../asm/jump.ts'
+import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
+import { FLAG_DIRECT, RECORD } from '../records.ts'
+import { SOCK_OPS, TCP_CONNECT_CB } from './context.ts'
+import { count } from './counters.ts'
+import { defineProgram, type ProgramOptions, type ProgramSpec } from './program.ts'
+import { STACK } from './stack.ts'
+
+const KEY_NETNS = STACK.connectionKey
+const KEY_ADDRESS = STACK.connectionKey + 8
+const KEY_PORT = STACK.connectionKey + 12
+
+/** What a sock_ops program answers; the kernel ignores it for this operation. */
+const HANDLED = 1
+
+/**
+ * Builds the program.
+ *
+ * Ledger: r6 = ctx, to the end · r7 = the remembered record, until it is forgotten
+ */
+export function sockopsProgram(options: Pick<ProgramOptions, 'pendingStore' | 'sockopsNetns'>): ProgramSpec {
+  const { pendingStore, sockopsNetns } = options
+  return defineProgram({ name: 'apa_sockops', type: 'SOCK_OPS', attachType: 'CGROUP_SOCK_OPS' }, [
+    mov64(R6, R1), // r6 = ctx
+    load(R7, R6, SOCK_OPS.op, Word),
+    jumpNe32(R7, TCP_CONNECT_CB, 'done'), // if (ctx->op != TCP_CONNECT_CB) done
+
+    load(R1, R6, SOCK_OPS.local_ip4, Word),
+    store(FP, KEY_ADDRESS, R1, Word), // key.address = ctx->local_ip4
+    load(R1, R6, SOCK_OPS.local_port, Word),
+    store(FP, KEY_PORT, R1, Word), // key.port = ctx->local_port
+    ...(pendingStore === 'storage' ? recallFromSocket() : recallByCookie()),
+    mov64(R7, R0), // r7 = record or NULL
+    jumpEq64(R7, 0, 'nothing remembered'),
+
+    load(R1, R7, RECORD.netnsCookie, Double),
+    store(FP, KEY_NETNS, R1, Double), // key.netns = record.netnsCookie
+    ...goesTo(R7, RECORD.listener, 'stale'),
+    load(R1, R7, RECORD.flags, Half),
+    and32(R1, FLAG_DIRECT),
+    jumpNe32(R1, 0, 'direct'), // if (record.flags & direct) …
+    ...file(),
+    ...count('recorded'),
+    jump('forget'),
+
+    label('not filed'),
+    ...unfile(),
+    ...count('recordLost'),
+    jump('forget'),
+
+    label('direct'),
+    ...unfile(),
+    ...count('direct'),
+    jump('forget'),
+
+    label('stale'),
+    ...count('pendingStale'),
+
+    label('forget'),
+    ...(pendingStore === 'storage' ? forgetInSocket() : forgetByCookie()),
+    jump('done'),
+
+    label('nothing remembered'),
+    ...(sockopsNetns ? unfileIfListener() : []),
+
+    label('done'),
+    mov64(R0, HANDLED),
+    exit(),
+  ])
+}
+
+/** `if (ctx->remote != base[at].{address, port}) goto otherwise`; the remote port sits in the high half of its word. */
+function goesTo(base: Register, at: number, otherwise: string): Line[] {
+  return [
+    load(R1, R6, SOCK_OPS.remote_ip4, Word),
+    load(R2, base, at, Word),
+    jumpNe32(R1, R2, otherwise),
+    load(R1, R6, SOCK_OPS.remote_port, Word),
+    shiftRight32(R1, 16),
+    load(R2, base, at + 4, Half),
+    jumpNe32(R1, R2, otherwise),
+  ]
+}
+
+/** `r0 = sk_storage_get(pending, ctx->sk, NULL, 0)` */
+function recallFromSocket(): Line[] {
+  return [
+    load(R2, R6, SOCK_OPS.sk, Double), // r2 = ctx->sk
+    jumpEq64(R2, 0, 'done'), // not a full socket: no connect was called on it
+    loadMap(R1, 'pending'),
+    mov64(R3, 0),
+    mov64(R4, 0),
+    call('sk_storage_get'),
+  ]
+}
+
+/** `r0 = pending[cookie(ctx)]` */
+function recallByCookie(): Line[] {
+  return [
+    mov64(R1, R6),
+    call('get_socket_cookie'),
+    store(FP, STACK.cookie, R0, Double),
+    loadMap(R1, 'pending'),
+    ...stackAddress(R2, STACK.cookie),
+    call('map_lookup_elem'),
+  ]
+}
+
+/** `connections[key] = *r7`, or goto not filed */
+function file(): Line[] {
+  return [
+    loadMap(R1, 'connections'),
+    ...stackAddress(R2, STACK.connectionKey),
+    mov64(R3, R7),
+    mov64(R4, 0), // flags = ANY: an older record under the key is overwritten
+    call('map_update_elem'),
+    jumpNe64(R0, 0, 'not filed'),
+  ]
+}
+
+/** `connections.delete(key)`; that nothing was there is as good. */
+function unfile(): Line[] {
+  return [loadMap(R1, 'connections'), ...stackAddress(R2, STACK.connectionKey), call('map_delete_elem')]
+}
+
+/** `sk_storage_delete(pending, ctx->sk)` */
+function forgetInSocket(): Line[] {
+  return [
+    load(R2, R6, SOCK_OPS.sk, Double),
+    jumpEq64(R2, 0, 'done'), // never here, but the kernel asks for the check
+    loadMap(R1, 'pending'),
+    call('sk_storage_delete'),
+  ]
+}
+
+/** `pending.delete(cookie)` */
+function forgetByCookie(): Line[] {
+  return [loadMap(R1, 'pending'), ...stackAddress(R2, STACK.cookie), call('map_delete_elem')]
+}
+
+/** A connection to a listener of which connect told nothing: no older record may stand for it. */
+function unfileIfListener(): Line[] {
+  return [
+    mov64(R1, R6),
+    call('get_netns_cookie'),
+    store(FP, KEY_NETNS, R0, Double), // key.netns = cookie(ctx)
+    loadMap(R1, 'served'),
+    ...stackAddress(R2, KEY_NETNS),
+    call('map_lookup_elem'), // r0 = served[key.netns]
+    jumpEq64(R0, 0, 'done'),
+    ...goesTo(R0, 0, 'done'),
+    ...unfile(),
+    ...count('pendingLost'),
+  ]
+}
