@@ -1,0 +1,405 @@
+/**
+ * The kernel side as the agent sees it: start it, tell it what to redirect, take who connected, stop it.
+ *
+ * Start-up, each step undone if a later one fails:
+ *
+ *     1  look what this kernel can do, and where it keeps what we read
+ *     2  learn how it sees this process
+ *     3  create the maps; write `self` and `served`; `policy` stays empty, so nothing is redirected yet
+ *     4  load the three programs, with less if this kernel refuses more
+ *     5  attach: sockops first, so that whatever is redirected is also filed
+ *
+ * Everything hangs on descriptors of this process: when it dies, redirection ends at once.
+ */
+
+import { readFileSync } from 'node:fs'
+import { AgentError } from '../base/errors.ts'
+import type { Fd } from '../sys/fd.ts'
+import { allocate } from '../sys/libc.ts'
+import { INITIAL_PID_NAMESPACE, readNamespaceId } from '../sys/process.ts'
+import { attachToCgroup, isLinkAttached, openCgroup } from './attach.ts'
+import { BtfError, parseBtf } from './btf.ts'
+import { type KernelFields, readKernelFields } from './kernel-fields.ts'
+import { loadProgram, VerifierError } from './load.ts'
+import { createMap, type KernelMap, MapTaker } from './maps.ts'
+import { type Hook, learnOwnIdentity, type OwnIdentity } from './own-identity.ts'
+import { KERNEL_PROBES, type KernelProbes, type Probe } from './probe.ts'
+import { isReduced } from './programs/caller.ts'
+import { connect4Program } from './programs/connect4.ts'
+import { connect6Program } from './programs/connect6.ts'
+import { COUNTERS } from './programs/counters.ts'
+import { type MapName, mapSpecs } from './programs/maps.ts'
+import type { PendingStore, PidView, ProgramOptions, ProgramSpec, TaskReader } from './programs/program.ts'
+import { sockopsProgram } from './programs/sockops.ts'
+import {
+  type ConnectionRecord,
+  decodeEndpoint,
+  decodeRecord,
+  encodeEndpoint,
+  encodeSelfKey,
+  type PolicyEntry,
+  writeConnectionKey,
+} from './records.ts'
+
+/** Where to attach, and where to send. */
+export interface RedirectorOptions {
+  /** A cgroup2 directory; see `findCgroup()`. */
+  readonly cgroupPath: string
+  /** IPv4 address and port (host byte order) on which the agent accepts, in the served network namespace. */
+  readonly listener: PolicyEntry
+  /** Cookie of the one network namespace in which connects are redirected; see `readNetnsCookie()`. */
+  readonly servedNetns: bigint
+}
+
+/** Which options are in use on this kernel. For status texts; nothing is decided on it. */
+export interface RedirectorFeatures {
+  /** Whether the kernel's types could be read. */
+  readonly btf: boolean
+  /** How caller details are read; `none` gives reduced records. */
+  readonly taskReader: TaskReader | 'none'
+  /** Whether records carry start time and executable: without, rules on executables cannot match. */
+  readonly fullRecords: boolean
+  readonly pendingStore: PendingStore
+  /** Whether a record is taken in one step. */
+  readonly atomicTake: boolean
+  /** Whether sock_ops can clear stale records even when nothing was remembered at connect. */
+  readonly sockopsNetns: boolean
+  /** How the agent's own process was found: by `run`, at a `connect`, or `outside` the cgroup, hence never redirected. */
+  readonly ownIdentity: OwnIdentity['way'] | 'outside'
+  /** Whether records carry pids: `initial` and `child` say in which pid namespace the agent lives. */
+  readonly pidView: PidView['kind']
+  /** One sentence for each thing this kernel lacks; empty on a kernel in full. */
+  readonly lacking: readonly string[]
+}
+
+/** A running redirection. */
+export interface Redirector extends Disposable {
+  /**
+   * Takes what is filed about a connection accepted from `sourceAddress`:`sourcePort`. A second call finds nothing.
+   * @param sourceAddress dotted IPv4; `::ffff:` in front is ignored
+   * @returns `undefined` when the connection was not redirected, or nothing could be remembered about it
+   * @throws SyscallError code BPF_CALL_FAILED; AgentError code NOT_AN_IPV4_ADDRESS
+   */
+  takeRecord(sourceAddress: string, sourcePort: number): ConnectionRecord | undefined
+  /** Reads what the kernel redirects now, in no particular order. @throws SyscallError code BPF_CALL_FAILED */
+  readPolicy(): PolicyEntry[]
+  /**
+   * Makes the kernel redirect exactly `desired`: reads, writes the differences, reads back.
+   * Additions come before removals. Connections that exist are not affected.
+   * @throws SyscallError code BPF_CALL_FAILED; AgentError code POLICY_NOT_APPLIED when the kernel's state is another one
+   */
+  reconcilePolicy(desired: readonly PolicyEntry[]): void
+  /** Reads the counters of `programs/counters.ts`, summed over CPUs, since start. */
+  counters(): Record<string, bigint>
+  readonly features: RedirectorFeatures
+  /** Tells whether all three programs are still attached. */
+  isAttached(): boolean
+  /** Stops redirecting, at once. Records of connections already made can still be taken. */
+  detach(): void
+}
+
+/** What `startRedirector()` looks at besides the kernel's bpf(2). */
+export interface RedirectorEnv {
+  /** The kernel's types; `undefined` when it does not tell. */
+  readonly readBtf: () => Uint8Array | undefined
+  /** Inode of the pid namespace of this process. */
+  readonly pidNamespace: () => number
+  /** How many CPUs the kernel may ever have: per-CPU maps hold a value for each. */
+  readonly possibleCpus: () => number
+  readonly probes: KernelProbes
+  readonly ownIdentityWays: readonly OwnIdentity['way'][]
+}
+
+export const REAL_REDIRECTOR_ENV: RedirectorEnv = {
+  readBtf: () => readIfThere('/sys/kernel/btf/vmlinux'),
+  pidNamespace: () => readNamespaceId('pid'),
+  possibleCpus: () => countCpus(readFileSync('/sys/devices/system/cpu/possible', 'latin1')),
+  probes: KERNEL_PROBES,
+  ownIdentityWays: ['run', 'connect'],
+}
+
+/** Values of `policy` and `self`: that the key is there is all that counts. */
+const PRESENT = Buffer.from([1, 0, 0, 0])
+
+/**
+ * Starts redirecting; the policy is empty until `reconcilePolicy()`.
+ * @throws AgentError, SyscallError or VerifierError with the reason; then nothing of it stays in the kernel
+ */
+export function startRedirector(options: RedirectorOptions, env: RedirectorEnv = REAL_REDIRECTOR_ENV): Redirector {
+  using undo = new DisposableStack()
+  using cgroup = openCgroup(options.cgroupPath)
+  const kernel = examineKernel(env)
+  const { loaded, identity, features } = loadWithWhatIsThere(
+    kernel,
+    { cgroup, cgroupPath: options.cgroupPath },
+    env,
+    undo,
+  )
+  if (identity !== undefined) loaded.maps.self.update(encodeSelfKey(identity.tgid, identity.startTimeNs), PRESENT)
+  loaded.maps.served.update(netnsKey(options.servedNetns), encodeEndpoint(options.listener))
+  const links = loaded.programs.map(([spec, program]) =>
+    undo.use(attachToCgroup(program, spec.attachType!, cgroup, options.cgroupPath)),
+  )
+  return new RunningRedirector(loaded.maps, links, features, options.servedNetns, env.possibleCpus(), undo.move())
+}
+
+/** What is known of this kernel before anything is loaded. */
+interface KernelView {
+  readonly fields: KernelFields | undefined
+  /** In order of preference; the last one, `undefined`, is without BTF. */
+  readonly readers: readonly (TaskReader | undefined)[]
+  readonly pendingStore: PendingStore
+  readonly atomicTake: boolean
+  readonly sockopsNetns: boolean
+  readonly lacking: readonly string[]
+}
+
+type Maps = Readonly<Record<MapName, KernelMap>>
+
+interface Loaded {
+  readonly maps: Maps
+  /** In the order of attaching. */
+  readonly programs: readonly (readonly [ProgramSpec, Fd])[]
+}
+
+class RunningRedirector implements Redirector {
+  readonly features: RedirectorFeatures
+  readonly #maps: Maps
+  readonly #links: readonly Fd[]
+  readonly #taker: MapTaker
+  readonly #servedNetns: bigint
+  readonly #possibleCpus: number
+  readonly #owned: DisposableStack
+
+  constructor(
+    maps: Maps,
+    links: readonly Fd[],
+    features: RedirectorFeatures,
+    servedNetns: bigint,
+    possibleCpus: number,
+    owned: DisposableStack,
+  ) {
+    this.#maps = maps
+    this.#links = links
+    this.features = features
+    this.#servedNetns = servedNetns
+    this.#possibleCpus = possibleCpus
+    this.#owned = owned
+    this.#taker = new MapTaker(maps.connections, features.atomicTake)
+  }
+
+  takeRecord(sourceAddress: string, sourcePort: number): ConnectionRecord | undefined {
+    writeConnectionKey(this.#taker.key, this.#servedNetns, sourceAddress, sourcePort)
+    if (!this.#taker.take()) return undefined
+    const { listener: _listener, direct: _direct, ...record } = decodeRecord(this.#taker.value)
+    return record
+  }
+
+  readPolicy(): PolicyEntry[] {
+    return this.#maps.policy.keys().map((key) => decodeEndpoint(key))
+  }
+
+  reconcilePolicy(desired: readonly PolicyEntry[]): void {
+    const wanted = new Map(desired.map((entry) => [nameOf(entry), entry]))
+    const present = new Map(this.readPolicy().map((entry) => [nameOf(entry), entry]))
+    for (const [name, entry] of wanted) {
+      if (!present.has(name)) this.#maps.policy.update(encodeEndpoint(entry), PRESENT)
+    }
+    for (const [name, entry] of present) {
+      if (!wanted.has(name)) this.#maps.policy.delete(encodeEndpoint(entry))
+    }
+    const now = this.readPolicy().map(nameOf).sort().join(', ')
+    const want = [...wanted.keys()].sort().join(', ')
+    if (now === want) return
+    throw new AgentError('POLICY_NOT_APPLIED', `Cannot apply the redirect policy: the kernel redirects [${now}]`, {
+      desired: want,
+    })
+  }
+
+  counters(): Record<string, bigint> {
+    return Object.fromEntries(COUNTERS.map((name, index) => [name, this.#readCounter(index)]))
+  }
+
+  isAttached(): boolean {
+    return this.#links.every(isLinkAttached)
+  }
+
+  /** In the reverse order of attaching: sockops last, so that no redirected connection goes unfiled. */
+  detach(): void {
+    for (const link of this.#links.toReversed()) link.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.detach()
+    this.#owned.dispose()
+  }
+
+  #readCounter(index: number): bigint {
+    const key = allocate(4)
+    key.writeUInt32LE(index)
+    const values = this.#maps.counters.lookup(key, 8 * this.#possibleCpus)!
+    let sum = 0n
+    for (let at = 0; at < values.length; at += 8) sum += values.readBigUInt64LE(at)
+    return sum
+  }
+}
+
+function examineKernel(env: RedirectorEnv): KernelView {
+  const lacking: string[] = []
+  const has = (probe: () => Probe, without: string): boolean => {
+    const result = probe()
+    if (result.answer === 'yes') return true
+    lacking.push(`${without} (${result.answer === 'no' ? 'unsupported' : 'could not tell'}: ${result.because})`)
+    return false
+  }
+  const fields = readFields(env, lacking)
+  return {
+    fields,
+    readers: [...(fields === undefined ? [] : usableReaders(env.probes, lacking)), undefined],
+    pendingStore: has(env.probes.haveSocketStorage, 'callers are remembered in a shared table') ? 'storage' : 'lru',
+    atomicTake: has(env.probes.haveAtomicTake, 'records are taken in two steps'),
+    sockopsNetns: has(env.probes.haveSockopsNetns, 'stale records are cleared only by remembered connects'),
+    lacking,
+  }
+}
+
+/** The typed way is only asked for when the other one is missing: it is the second choice. */
+function usableReaders(probes: KernelProbes, lacking: string[]): TaskReader[] {
+  const helper = probes.haveTaskReads()
+  const direct = probes.haveTypedTask()
+  if (helper.answer !== 'yes' && direct.answer !== 'yes') {
+    lacking.push(`no caller details, records are reduced (${helper.because}; ${direct.because})`)
+  }
+  return [
+    ...(helper.answer === 'yes' ? ['helper' as const] : []),
+    ...(direct.answer === 'yes' ? ['direct' as const] : []),
+  ]
+}
+
+/** The file is 5 MB and is let go of when this returns. */
+function readFields(env: RedirectorEnv, lacking: string[]): KernelFields | undefined {
+  const file = env.readBtf()
+  if (file === undefined) {
+    lacking.push('no caller details, records are reduced (the kernel does not tell its types)')
+    return undefined
+  }
+  try {
+    const { fields, missing } = readKernelFields(parseBtf(file))
+    lacking.push(...missing.map((what) => `no ${what}`))
+    return fields
+  } catch (error) {
+    if (!(error instanceof BtfError)) throw error
+    lacking.push(`no caller details, records are reduced (${error.message})`)
+    return undefined
+  }
+}
+
+/**
+ * Loads all three programs with the first reader this kernel accepts. A reader can pass its probe and still be refused
+ * in the full program, where the verifier follows more types; then the next one is tried, and the refusal is named.
+ */
+function loadWithWhatIsThere(
+  kernel: KernelView,
+  hook: Hook,
+  env: RedirectorEnv,
+  undo: DisposableStack,
+): { loaded: Loaded; identity: OwnIdentity | undefined; features: RedirectorFeatures } {
+  const lacking = [...kernel.lacking]
+  for (const reader of kernel.readers) {
+    const reading = { fields: reader && kernel.fields, taskReader: reader ?? 'helper' }
+    try {
+      const identity = learnOwnIdentity(reading, hook, env.ownIdentityWays)
+      const pidView = choosePidView(env.pidNamespace(), identity, lacking)
+      const options: ProgramOptions = { ...kernel, ...reading, pidView }
+      const loaded = loadAll(options, undo)
+      return { loaded, identity, features: describeFeatures(kernel, options, reader, identity, lacking) }
+    } catch (error) {
+      if (reader === undefined || !isVerifierRefusal(error)) throw error
+      lacking.push(`reader "${reader}" unused (${error.message})`)
+    }
+  }
+  throw new RangeError('Cannot load: no reader to try')
+}
+
+/** On failure what was loaded stays on `undo`; an attempt that fails leaves maps of a few megabytes there for a moment. */
+function loadAll(options: ProgramOptions, undo: DisposableStack): Loaded {
+  using attempt = new DisposableStack()
+  const specs = mapSpecs(options.pendingStore)
+  const create = (name: MapName) => attempt.use(createMap(specs[name]))
+  const maps: Maps = {
+    policy: create('policy'),
+    served: create('served'),
+    self: create('self'),
+    pending: create('pending'),
+    connections: create('connections'),
+    counters: create('counters'),
+  }
+  const byName = new Map<string, KernelMap>(Object.entries(maps))
+  const programs = [sockopsProgram(options), connect6Program(options), connect4Program(options)].map(
+    (spec) => [spec, attempt.use(loadProgram(spec, byName))] as const,
+  )
+  undo.use(attempt.move())
+  return { maps, programs }
+}
+
+/**
+ * In the initial pid namespace the kernel's numbers are ours. Deeper, the level must be known; and a process outside
+ * the cgroup that could only be asked there stays unknown. Doubt gives records without pids, never wrong ones.
+ */
+function choosePidView(namespace: number, identity: OwnIdentity | undefined, lacking: string[]): PidView {
+  if (namespace === INITIAL_PID_NAMESPACE) return { kind: 'initial' }
+  if (identity?.pidLevel !== undefined) return { kind: 'child', level: identity.pidLevel, namespace }
+  lacking.push('no pids in records (this process is in a child pid namespace, and the kernel does not tell which)')
+  return { kind: 'unknown' }
+}
+
+function describeFeatures(
+  kernel: KernelView,
+  options: ProgramOptions,
+  reader: TaskReader | undefined,
+  identity: OwnIdentity | undefined,
+  lacking: readonly string[],
+): RedirectorFeatures {
+  return {
+    btf: kernel.fields !== undefined,
+    taskReader: reader ?? 'none',
+    fullRecords: !isReduced(options.fields),
+    pendingStore: kernel.pendingStore,
+    atomicTake: kernel.atomicTake,
+    sockopsNetns: kernel.sockopsNetns,
+    ownIdentity: identity?.way ?? 'outside',
+    pidView: options.pidView.kind,
+    lacking,
+  }
+}
+
+function isVerifierRefusal(error: unknown): error is Error {
+  return error instanceof VerifierError || (error instanceof AgentError && error.cause instanceof VerifierError)
+}
+
+function netnsKey(cookie: bigint): Buffer {
+  const key = allocate(8)
+  key.writeBigUInt64LE(cookie)
+  return key
+}
+
+function nameOf({ address, port }: PolicyEntry): string {
+  return `${address}:${port}`
+}
+
+/** Counts the CPUs in the kernel's list of ranges: `0-3,8` are five. Per-CPU maps hold that many values, without gaps. */
+export function countCpus(list: string): number {
+  const ranges = list
+    .trim()
+    .split(',')
+    .map((range) => range.split('-').map(Number))
+  return ranges.reduce((sum, [first = 0, last = first]) => sum + last - first + 1, 0)
+}
+
+function readIfThere(path: string): Uint8Array | undefined {
+  try {
+    return readFileSync(path)
+  } catch {
+    return undefined // no BTF in this kernel, or /sys not mounted: records are reduced, which is named
+  }
+}
