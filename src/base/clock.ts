@@ -1,0 +1,41 @@
+/** Time as the parts of the agent see it, so that tests can bring their own. */
+
+import { uptime } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** A source of time. All values are milliseconds. */
+export interface Clock {
+  /** Wall clock, milliseconds since the Unix epoch. May jump. */
+  nowMs(): number
+  /** Monotonic milliseconds that count time spent suspended, from an arbitrary origin. Never jumps back. */
+  monotonicMs(): number
+  /** Resolves after `ms`, or at once when `signal` is aborted. Never rejects and keeps no process alive by itself. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+}
+
+/**
+ * The clock of this machine.
+ * `monotonicMs` follows CLOCK_BOOTTIME (10 ms resolution here), because the date we sign must be right after a resume.
+ * Source: clock_gettime(2), CLOCK_BOOTTIME; libuv uv_uptime.
+ */
+export const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => uptime() * 1000,
+  sleep: async (ms, signal) => {
+    try {
+      await delay(ms, undefined, signal === undefined ? undefined : { signal })
+    } catch {
+      // Woken early: that is what the signal is for.
+    }
+  },
+}
+
+/** Milliseconds since this process began, as start-up messages report them. */
+export function processAgeMs(): number {
+  return Math.floor(process.uptime() * 1000)
+}
+
+/** Nanoseconds since the Unix epoch, of the resolution the platform has (microseconds in practice). */
+export function unixNanoseconds(): bigint {
+  return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n
+}

@@ -1,0 +1,127 @@
+/**
+ * Lines for the journal: stdout for all levels but Error, stderr for Error, each with its syslog priority when systemd
+ * reads them.
+ *
+ * `process.stdout` is never touched: on a socket it is asynchronous and loses lines at exit. A bounded queue is written
+ * with fs.write, which waits for a stalled reader on a worker thread, and the rest is written synchronously at the end.
+ * Source: sd-daemon(3) for the `<N>` prefix, systemd.exec(5) for JOURNAL_STREAM.
+ */
+
+import { fstatSync, write, writeSync } from 'node:fs'
+import type { Level, LogSink } from './log.ts'
+
+const PRIORITIES: Readonly<Record<Level, string>> = {
+  Error: '<3>',
+  Warn: '<4>',
+  Info: '<6>',
+  Debug: '<7>',
+  Trace: '<7>',
+}
+
+/** Lines kept for a reader that does not read; what comes after is counted and told. */
+const MAX_QUEUED_LINES = 2000
+
+export interface SystemLog extends LogSink {
+  /** Writes what is queued, synchronously and as far as the reader takes it. */
+  flushSync(): void
+  /** Number of lines lost so far because the reader stalled. */
+  readonly dropped: number
+}
+
+/** What the sink calls of the world. */
+export interface SystemLogEnv {
+  write(fd: number, text: string, done: (error: NodeJS.ErrnoException | null, writtenBytes: number) => void): void
+  writeSync(fd: number, text: string): number
+  /** Value of JOURNAL_STREAM, `device:inode` of the journal's socket. */
+  journalStream: string | undefined
+  /** `device:inode` of an open descriptor. */
+  identify(fd: number): string | undefined
+}
+
+export const systemLogEnv: SystemLogEnv = {
+  write: (fd, text, done) => write(fd, text, done),
+  writeSync: (fd, text) => writeSync(fd, text),
+  journalStream: process.env.JOURNAL_STREAM,
+  identify: (fd) => {
+    try {
+      const { dev, ino } = fstatSync(fd)
+      return `${dev}:${ino}`
+    } catch {
+      return undefined
+    }
+  },
+}
+
+/** Makes the sink for descriptors 1 and 2. Lines are the bare message, so that existing queries find them. */
+export function createSystemLog(threshold: Level, env: SystemLogEnv = systemLogEnv): SystemLog {
+  const outputs = new Map([1, 2].map((fd) => [fd, createOutput(fd, env)]))
+  return {
+    threshold,
+    write: (level, message) => outputs.get(level === 'Error' ? 2 : 1)?.push(level, message),
+    flushSync: () => {
+      for (const output of outputs.values()) output.flushSync()
+    },
+    get dropped() {
+      return [...outputs.values()].reduce((sum, output) => sum + output.dropped(), 0)
+    },
+  }
+}
+
+function createOutput(fd: number, env: SystemLogEnv) {
+  const hasPriorities = env.journalStream !== undefined && env.identify(fd) === env.journalStream
+  let queue: string[] = []
+  let inFlight = ''
+  let dropped = 0
+  let untold = 0
+
+  const takeText = () => {
+    if (untold > 0) {
+      queue.push(line('Warn', `${untold} log lines were lost because the reader of this log is too slow`))
+      untold = 0
+    }
+    const text = queue.join('')
+    queue = []
+    return text
+  }
+  const line = (level: Level, message: string) => `${hasPriorities ? PRIORITIES[level] : ''}${message}\n`
+  const drain = () => {
+    if (inFlight !== '' || queue.length === 0) return
+    inFlight = takeText()
+    writeInFlight()
+  }
+  const writeInFlight = () => {
+    env.write(fd, inFlight, (error, writtenBytes) => {
+      if (error?.code === 'EAGAIN') {
+        setTimeout(writeInFlight, 50).unref()
+        return
+      }
+      // Any other error, such as a closed pipe: nobody reads, so nothing is kept.
+      const rest = error === null ? Buffer.from(inFlight, 'utf8').subarray(writtenBytes).toString('utf8') : ''
+      inFlight = rest
+      if (rest === '') drain()
+      else writeInFlight()
+    })
+  }
+  return {
+    push(level: Level, message: string) {
+      if (queue.length >= MAX_QUEUED_LINES) {
+        dropped++
+        untold++
+        return
+      }
+      queue.push(line(level, message))
+      drain()
+    },
+    flushSync() {
+      // What is in flight may already be on its way on a worker thread: it is not written a second time.
+      const text = takeText()
+      if (text === '') return
+      try {
+        env.writeSync(fd, text)
+      } catch {
+        dropped++
+      }
+    },
+    dropped: () => dropped,
+  }
+}

@@ -1,0 +1,23 @@
+/** Makes untrusted text safe and short enough for a log line, a status document or an error. */
+
+/** Characters that could forge a line, move a cursor or reverse the reading order. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: naming control characters is the point.
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|\p{Surrogate}/gu
+
+/** Replaces every control and direction character by a visible escape such as `\x0a` or `\u2028`. */
+export function escapeControls(text: string): string {
+  return text.replace(UNSAFE, (char) => {
+    const code = char.charCodeAt(0)
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
+  })
+}
+
+/** Cuts `text` to at most `maxBytes` bytes of UTF-8 on a character boundary, and appends `mark` when it had to cut. */
+export function cutUtf8(text: string, maxBytes: number, mark = ''): string {
+  if (text.length * 3 <= maxBytes) return text
+  const bytes = Buffer.from(text, 'utf8')
+  if (bytes.length <= maxBytes) return text
+  let end = maxBytes
+  while (end > 0 && ((bytes[end] as number) & 0xc0) === 0x80) end--
+  return bytes.toString('utf8', 0, end) + mark
+}
