@@ -1,0 +1,198 @@
+/**
+ * The configuration: one JSON file to one checked, frozen `Config`.
+ *
+ * Keys and meanings are those of existing installations; keys that mean nothing here any more are accepted, so that an
+ * old file stays valid. What would change behaviour silently (an unknown level, a poll interval of zero) is corrected
+ * and told in `notices`; what cannot be meant is refused with file, line, key, value and reason.
+ */
+
+import { AgentError } from '../base/errors.ts'
+import { formatJsonPath, isJsonObject, type JsonDocument, parseJson } from '../base/json.ts'
+import { type Level, parseLevel } from '../base/log.ts'
+
+export type CanonicalRequestMode = 'off' | 'shadow' | 'enforce'
+
+export interface Config {
+  /** File it was read from. */
+  readonly path: string
+  /** Directory of the rolling logs; empty: no log files. */
+  readonly logFolder: string
+  /** Directory of buffered telemetry events. */
+  readonly eventFolder: string
+  /** Directory of the key and the provision tag files; the local rules are in its sibling `rules`. */
+  readonly latchKeyFolder: string
+  readonly monitorIntervalMs: number
+  readonly pollIntervalMs: number
+  readonly maxEventFileCount: number
+  readonly fileLogLevel: Level
+  /** Least severe level that becomes telemetry; `undefined`: none does. */
+  readonly eventLogLevel: Level | undefined
+  readonly systemLogLevel: Level
+  /** cgroup2 directory to guard, when it is one; otherwise the mount is looked for. */
+  readonly cgroupRoot: string | undefined
+  readonly canonicalRequestMode: CanonicalRequestMode
+  readonly enableHttpProxyTrace: boolean
+  /** Whether root inside a container of the initial user namespace counts as root. */
+  readonly containerRootIsElevated: boolean
+  /** Things the operator should know, for the log once it is open. */
+  readonly notices: readonly string[]
+}
+
+type Kind = 'string' | 'unsigned' | 'boolean'
+
+/** All keys we know: those that are read, and those that old files carry. */
+const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>> = {
+  logFolder: { kind: 'string', isRequired: true },
+  eventFolder: { kind: 'string', isRequired: true },
+  latchKeyFolder: { kind: 'string', isRequired: true },
+  pollKeyStatusIntervalInSeconds: { kind: 'unsigned', isRequired: true },
+  monitorIntervalInSeconds: { kind: 'unsigned' },
+  maxEventFileCount: { kind: 'unsigned' },
+  fileLogLevel: { kind: 'string' },
+  fileLogLevelForEvents: { kind: 'string' },
+  fileLogLevelForSystemEvents: { kind: 'string' },
+  cgroupRoot: { kind: 'string' },
+  enableHttpProxyTrace: { kind: 'boolean' },
+  canonicalRequestMode: { kind: 'string' },
+  containerRootIsElevated: { kind: 'boolean' },
+  ebpfProgramName: { kind: 'string' },
+  ebpfFileFullPath: { kind: 'string' },
+}
+
+/** Keys of shipped files that never had an effect. */
+const IGNORED_KEYS = new Set(['hostGAPluginSupport', 'wireServerSupport', 'imdsSupport'])
+
+const MAX_INTERVAL_SECONDS = 3600
+
+/**
+ * Reads the text of a configuration file.
+ * @param path named in every message and kept as `Config.path`.
+ * @param environment replaces `%NAME%` in the three folders.
+ * @throws AgentError `CONFIG_INVALID`; the message starts with the words that existing tools look for.
+ */
+export function parseConfig(
+  text: string,
+  path: string,
+  environment: Readonly<Record<string, string | undefined>>,
+): Config {
+  const refuse = (reason: string): never => {
+    throw new AgentError('CONFIG_INVALID', `Error in reading Config from Json file: ${path}: ${reason}`)
+  }
+  const document = readDocument(text, refuse)
+  const values = document.value as Readonly<Record<string, unknown>>
+  const notices: string[] = []
+  checkMembers(document, values, notices, refuse)
+
+  const folder = (key: string) => expandFolder(key, values[key] as string, document, environment, refuse)
+  const seconds = (key: string, fallback: number) => {
+    const value = (values[key] as number | null | undefined) ?? fallback
+    const used = Math.min(MAX_INTERVAL_SECONDS, Math.max(1, value))
+    if (used !== value)
+      notices.push(`Config key '${key}' is ${value}, which is out of 1 to ${MAX_INTERVAL_SECONDS}: using ${used}`)
+    return used * 1000
+  }
+  const level = <T>(key: string, fallback: T): Level | T => {
+    const value = values[key] as string | null | undefined
+    if (value === undefined || value === null) return fallback
+    const known = parseLevel(value)
+    if (known === undefined) notices.push(`Config key '${key}' is ${quote(value)}, which is no log level: using Info`)
+    return known ?? 'Info'
+  }
+  return Object.freeze({
+    path,
+    logFolder: folder('logFolder'),
+    eventFolder: folder('eventFolder'),
+    latchKeyFolder: folder('latchKeyFolder'),
+    monitorIntervalMs: seconds('monitorIntervalInSeconds', 60),
+    pollIntervalMs: seconds('pollKeyStatusIntervalInSeconds', 15),
+    maxEventFileCount: (values.maxEventFileCount as number | null | undefined) ?? 30,
+    fileLogLevel: level('fileLogLevel', 'Info'),
+    eventLogLevel: level('fileLogLevelForEvents', undefined),
+    systemLogLevel: level('fileLogLevelForSystemEvents', 'Error'),
+    cgroupRoot: (values.cgroupRoot as string | null | undefined) ?? undefined,
+    canonicalRequestMode: canonicalMode(values.canonicalRequestMode as string | null | undefined, notices),
+    enableHttpProxyTrace: values.enableHttpProxyTrace === true,
+    containerRootIsElevated: values.containerRootIsElevated !== false,
+    notices,
+  } satisfies Config)
+}
+
+function readDocument(text: string, refuse: (reason: string) => never): JsonDocument {
+  let document: JsonDocument
+  try {
+    document = parseJson(text, { skipByteOrderMark: true })
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error
+    return refuse(`line ${error.facts.line}, column ${error.facts.column}: ${error.message}`)
+  }
+  if (!isJsonObject(document.value)) return refuse('the file must hold one JSON object')
+  const repeated = document.duplicates[0]
+  if (repeated !== undefined) {
+    const name = formatJsonPath([...repeated.path, repeated.key])
+    return refuse(`line ${repeated.line}: key '${name}' is given twice; remove one`)
+  }
+  return document
+}
+
+function checkMembers(
+  document: JsonDocument,
+  values: Readonly<Record<string, unknown>>,
+  notices: string[],
+  refuse: (reason: string) => never,
+): void {
+  for (const [key, { kind, isRequired }] of Object.entries(KEYS)) {
+    const value = values[key]
+    if (value === undefined || (value === null && isRequired !== true)) {
+      if (isRequired) refuse(`key '${key}' is missing; it must be ${article(kind)}`)
+      continue
+    }
+    if (!isOfKind(value, kind)) {
+      refuse(`line ${document.locate([key]).line}: key '${key}' is ${quote(value)}; it must be ${article(kind)}`)
+    }
+  }
+  const unknown = Object.keys(values).filter((key) => !Object.hasOwn(KEYS, key) && !IGNORED_KEYS.has(key))
+  for (const key of unknown) {
+    notices.push(`Config key ${quote(key)} in line ${document.locate([key]).line} is not known and has no effect`)
+  }
+}
+
+function isOfKind(value: unknown, kind: Kind): boolean {
+  if (kind === 'unsigned') return typeof value === 'number' && Number.isInteger(value) && value >= 0
+  return typeof value === kind
+}
+
+function article(kind: Kind): string {
+  return kind === 'unsigned' ? 'a whole number of 0 or more' : `a ${kind}`
+}
+
+/** Shows a value shortly, as JSON. */
+function quote(value: unknown): string {
+  const text = JSON.stringify(value)
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text
+}
+
+function canonicalMode(value: string | null | undefined, notices: string[]): CanonicalRequestMode {
+  const lower = (value ?? '').trim().toLowerCase()
+  if (lower === '' || lower === 'off') return 'off'
+  if (lower === 'shadow' || lower === 'enforce') return lower
+  notices.push(`Config key 'canonicalRequestMode' is ${quote(value)}, which is none of off, shadow, enforce: using off`)
+  return 'off'
+}
+
+/** Replaces each `%NAME%` once, left to right. An unset name would make a path relative to who knows what: refused. */
+function expandFolder(
+  key: string,
+  value: string,
+  document: JsonDocument,
+  environment: Readonly<Record<string, string | undefined>>,
+  refuse: (reason: string) => never,
+): string {
+  const where = () => `line ${document.locate([key]).line}: key '${key}' is ${quote(value)}`
+  const path = value.replace(/%(\w+)%/g, (_, name: string) => {
+    const set = environment[name]
+    return set ?? refuse(`${where()}, but the environment variable ${name} is not set`)
+  })
+  if (path === '' && key === 'logFolder') return path
+  if (!path.startsWith('/')) refuse(`${where()}; it must be an absolute path`)
+  return path
+}
