@@ -1,0 +1,108 @@
+/**
+ * Reads a process through a directory descriptor of /proc, so that all answers are about one process.
+ *
+ * A descriptor of /proc/PID stays tied to the process it was opened for: when that one is gone, reads through it fail
+ * with ESRCH even if the pid was given to another. So open once, read all, compare with what the kernel recorded.
+ * Source: proc(5), proc_pid_stat(5).
+ */
+
+import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+
+/** The executable of a process. `device` and `inode` as stat(2) gives them. */
+export interface Executable {
+  readonly path: string
+  readonly inode: bigint
+  readonly device: bigint
+}
+
+/** An open view of one process. Every read gives `undefined` when the process is gone or may not be read. */
+export interface ProcessView extends Disposable {
+  /** Start time in clock ticks since boot (CLOCK_BOOTTIME). */
+  startTicks(): bigint | undefined
+  executable(): Executable | undefined
+  /** Arguments separated and ended by NUL; empty for a zombie. */
+  commandLine(): Buffer | undefined
+}
+
+export interface ProcReader {
+  /** @returns `undefined` when there is no such process. The view must be disposed. */
+  open(pid: number): ProcessView | undefined
+  /** What stands at `path` in the mount namespace of process 1: the host's own file of that name. */
+  hostFile(path: string): { readonly inode: bigint; readonly device: bigint } | undefined
+}
+
+/** Namespaces by their inode numbers; 0 when unreadable, which equals none. */
+export interface HostNamespaces {
+  readonly hostMount: number
+  readonly ownPid: number
+}
+
+/** Opens a file without reading it: enough to learn what it is. Source: open(2), O_PATH. */
+const O_PATH = 0o10000000
+
+/** Reads /proc of the running kernel. */
+export const procReader: ProcReader = {
+  open(pid) {
+    if (pid <= 0) return undefined
+    let fd: number
+    try {
+      fd = openSync(`/proc/${pid}`, constants.O_RDONLY | constants.O_DIRECTORY)
+    } catch {
+      return undefined
+    }
+    const base = `/proc/self/fd/${fd}`
+    return {
+      startTicks: () => attempt(() => parseStartTicks(readFileSync(`${base}/stat`, 'latin1'))),
+      executable: () =>
+        attempt(() => {
+          // One descriptor for path and inode: two reads of the link could see two programs, one exec apart.
+          const exe = openSync(`${base}/exe`, O_PATH)
+          try {
+            const { ino, dev } = fstatSync(exe, { bigint: true })
+            return { path: readlinkSync(`/proc/self/fd/${exe}`), inode: ino, device: dev }
+          } finally {
+            closeSync(exe)
+          }
+        }),
+      commandLine: () => attempt(() => readFileSync(`${base}/cmdline`)),
+      [Symbol.dispose]: () => closeSync(fd),
+    }
+  },
+  hostFile: (path) =>
+    attempt(() => {
+      const { ino, dev } = statSync(`/proc/1/root${path}`, { bigint: true })
+      return { inode: ino, device: dev }
+    }),
+}
+
+/** Reads which mount namespace process 1 is in and which pid namespace we are in. Neither changes while we live. */
+export function readHostNamespaces(): HostNamespaces {
+  return {
+    hostMount: attempt(() => parseNamespace(readlinkSync('/proc/1/ns/mnt'))) ?? 0,
+    ownPid: attempt(() => parseNamespace(readlinkSync('/proc/self/ns/pid'))) ?? 0,
+  }
+}
+
+/**
+ * Reads field 22 of a stat line. The command name may hold blanks and parentheses: fields are counted from the last one.
+ * @returns `undefined` when the line is not of the known form.
+ */
+export function parseStartTicks(stat: string): bigint | undefined {
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const field = fields[19]
+  return field !== undefined && /^\d+$/.test(field) ? BigInt(field) : undefined
+}
+
+/** Reads the inode number out of `mnt:[4026531841]`. */
+export function parseNamespace(link: string): number | undefined {
+  const match = /^\w+:\[(\d+)\]$/.exec(link)
+  return match === null ? undefined : Number(match[1])
+}
+
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
+}
