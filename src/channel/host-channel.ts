@@ -1,0 +1,132 @@
+/** The three calls of the secure channel, as the host's WireServer offers them. */
+
+import * as v from 'valibot'
+import { DATE_HEADER } from '../base/azure-headers.ts'
+import { AgentError, describeError } from '../base/errors.ts'
+import { formatJsonPath, parseJson } from '../base/json.ts'
+import { callHost, decodeBody, type HostAnswer, type HostCallOptions } from './host-call.ts'
+import { type KeyStatus, parseKeyStatus, type RuleParser } from './key-status.ts'
+import { isKeyGuid, type LatchedKey, SecretKey } from './secret-key.ts'
+import { AUTHORIZATION_SCHEME } from './sign.ts'
+
+/** What the key keeper asks of the host. Every call is bounded in time and rejects with an `AgentError`. */
+export interface HostChannel {
+  /** Polls the status. The dates of the answer are handed to `onDate` before its body is read. */
+  getStatus(signal?: AbortSignal): Promise<KeyStatus>
+  /** Asks for a new key. */
+  acquireKey(signal?: AbortSignal): Promise<LatchedKey>
+  /** Proves that the key arrived, signing with the key itself. */
+  attestKey(key: LatchedKey, signal?: AbortSignal): Promise<void>
+}
+
+export interface HostChannelOptions extends HostCallOptions {
+  readonly rules: RuleParser
+  /** Receives `x-ms-azure-host-date` and `Date` of each successful status answer. */
+  readonly onDate: (hostDate: string | undefined, date: string | undefined) => void
+}
+
+/** The trailing blank is what existing agents send. */
+const METADATA = ['metadata', 'True '] as const
+
+const STATUS_TARGET = '/secure-channel/status'
+const KEY_TARGET = '/secure-channel/key'
+
+const KeySchema = v.object({
+  authorizationScheme: v.string(),
+  incarnationId: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffffffff)))),
+  guid: v.string(),
+  issued: v.string(),
+  key: v.string(),
+})
+
+/** Makes the calls to the host at `options.address`. */
+export function createHostChannel(options: HostChannelOptions): HostChannel {
+  return {
+    async getStatus(signal) {
+      const answer = await callHost({ method: 'GET', target: STATUS_TARGET, headers: [METADATA] }, options, signal)
+      if (answer.status < 200 || answer.status > 299) {
+        const url = `http://${options.address}:${options.port}${STATUS_TARGET}`
+        throw new AgentError(
+          'HOST_CALL_FAILED',
+          `Failed to get response from ${url}, status code: ${answer.status} ${answer.statusText}`.trimEnd(),
+        )
+      }
+      options.onDate(answer.headers.get(DATE_HEADER), answer.headers.get('date'))
+      return parseKeyStatus(decodeBody(answer), options.rules)
+    },
+
+    async acquireKey(signal) {
+      const answer = await callNamed('acquire', () =>
+        callHost(
+          {
+            method: 'POST',
+            target: KEY_TARGET,
+            headers: [METADATA, ['content-type', 'application/json']],
+            body: `{"authorizationScheme": "${AUTHORIZATION_SCHEME}"}`,
+          },
+          options,
+          signal,
+        ),
+      )
+      return parseLatchedKey(decodeBody(answer))
+    },
+
+    async attestKey(key, signal) {
+      const target = `${KEY_TARGET}/${key.guid}/key-attestation`
+      await callNamed('attest', () =>
+        callHost({ method: 'POST', target, headers: [METADATA], signWith: key }, options, signal),
+      )
+    },
+  }
+}
+
+/** Runs one key call; any status but 200 is a failure in the words that existing tools know. */
+async function callNamed(name: 'acquire' | 'attest', run: () => Promise<HostAnswer>): Promise<HostAnswer> {
+  let answer: HostAnswer
+  try {
+    answer = await run()
+  } catch (error) {
+    throw new AgentError('KEY_REQUEST_FAILED', `Key(SendKeyRequest("${name}", "${describeError(error)}"))`)
+  }
+  if (answer.status !== 200) throw new AgentError('KEY_REFUSED', `Key(KeyResponse("${name}", ${answer.status}))`)
+  return answer
+}
+
+/**
+ * Reads a key document, from the host or from a key file, and checks all that later use relies on.
+ * @throws AgentError `KEY_UNREADABLE` or `KEY_INVALID`; neither message repeats anything of the document but the scheme.
+ */
+export function parseLatchedKey(text: string): LatchedKey {
+  const document = parseJson(text)
+  const repeated = document.duplicates[0]
+  if (repeated !== undefined) {
+    const name = formatJsonPath([...repeated.path, repeated.key])
+    throw new AgentError('KEY_UNREADABLE', `Cannot read the key: member ${name} is repeated`)
+  }
+  const result = v.safeParse(KeySchema, document.value)
+  if (!result.success) {
+    const path = v.getDotPath(result.issues[0]) ?? 'document'
+    throw new AgentError(
+      'KEY_UNREADABLE',
+      `Cannot read the key: ${path} must be ${result.issues[0].expected ?? 'valid'}`,
+    )
+  }
+  const { authorizationScheme, guid, incarnationId, issued, key } = result.output
+  if (authorizationScheme !== AUTHORIZATION_SCHEME) {
+    throw new AgentError('KEY_INVALID', `Cannot use the key: its scheme is not ${AUTHORIZATION_SCHEME}`)
+  }
+  if (!isKeyGuid(guid)) throw new AgentError('KEY_INVALID', 'Cannot use the key: its guid is not a guid')
+  return { guid, incarnationId: incarnationId ?? undefined, issued, key: new SecretKey(key) }
+}
+
+/** Renders the key file: member order and indentation as other agents write it. Holds the key: for the store alone. */
+export function renderKeyFile(key: LatchedKey): string {
+  const members = {
+    authorizationScheme: AUTHORIZATION_SCHEME,
+    ...(key.incarnationId === undefined ? {} : { incarnationId: key.incarnationId }),
+    guid: key.guid,
+    issued: key.issued,
+    key: key.key.revealHex(),
+  }
+  return JSON.stringify(members, null, 2)
+}

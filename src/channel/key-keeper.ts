@@ -1,0 +1,230 @@
+/**
+ * Keeps the agreement with the host: polls the status, obtains the key it asks for, follows its modes and rules.
+ *
+ * One poll is: status → rules → state → key, if one is wanted → tell. A failing step leaves everything as it was and is
+ * tried again at the next poll. Consumers see one immutable `ChannelSnapshot`, swapped whole, so that a key value never
+ * meets the id of another key.
+ */
+
+import type { Clock } from '../base/clock.ts'
+import { AgentError, describeError } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import type { AuthorizationRules } from '../rules/document.ts'
+import type { HostChannel } from './host-channel.ts'
+import { type ChannelState, computeChannelState, describeKeyStatus, type KeyStatus } from './key-status.ts'
+import type { KeyStore } from './key-store.ts'
+import { isKeyGuid, type LatchedKey } from './secret-key.ts'
+
+/** State text before the first good poll and after a reset. */
+export const UNKNOWN_STATE = 'Unknown'
+
+/** What the rest of the agent may know of the channel. Never changed, only replaced. */
+export interface ChannelSnapshot {
+  /** `Unknown`, `disabled`, or a state text of `ChannelState`. */
+  readonly stateText: string
+  /** What the last good status said; `undefined` before the first. Kept through a reset. */
+  readonly state: ChannelState | undefined
+  /** The key that signs; `undefined` while there is none or the channel is disabled. */
+  readonly key: LatchedKey | undefined
+  /** True when nothing is missing: the key is there, or the host wants none. */
+  readonly isLatched: boolean
+}
+
+export interface KeyKeeperOptions {
+  readonly host: HostChannel
+  readonly store: KeyStore
+  readonly clock: Clock
+  readonly log: Log
+  /** Poll interval once the state is known. */
+  readonly pollIntervalMs: number
+  /** Monotonic age of the process, for the frequent polls at its start and for start-up messages. */
+  readonly processAgeMs: () => number
+  readonly events: KeyKeeperEvents
+}
+
+/** What the keeper tells, in the order of one poll. Handlers must not throw. */
+export interface KeyKeeperEvents {
+  /** A status message for the module's line in status documents; equal ones repeat. */
+  onMessage(message: string): void
+  /** A start-up milestone, told once each time it is reached, with the age of the process in milliseconds. */
+  onMilestone(message: string, elapsedMs: number): void
+  /** Rules as of this poll, whether changed or not. */
+  onRules(rules: AuthorizationRules | undefined): void
+  /** The snapshot after every good poll and after a reset. */
+  onSnapshot(snapshot: ChannelSnapshot): void
+  /** A reset: the agreement is being looked at anew, provisioning starts over. */
+  onReset(): void
+}
+
+export interface KeyKeeper {
+  /** Polls until `signal` is aborted. Never rejects. */
+  run(signal: AbortSignal): Promise<void>
+  /**
+   * Asks for a look at the host now. Ignored more than once a second, since any local user can cause it.
+   * A latched channel is told again without a poll.
+   */
+  wake(): void
+  snapshot(): ChannelSnapshot
+}
+
+const FREQUENT_POLL_MS = 1000
+const FREQUENT_POLLS_UNTIL_AGE_MS = 300_000
+const MIN_WAKE_INTERVAL_MS = 1000
+
+/** Makes the keeper. Nothing happens before `run`. */
+export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
+  const { host, store, clock, log, events } = options
+  let current: ChannelSnapshot = { stateText: UNKNOWN_STATE, state: undefined, key: undefined, isLatched: false }
+  let lastStatusText = ''
+  let lastMessage = ''
+  let lastWakeMs = Number.NEGATIVE_INFINITY
+  let wakeUp: AbortController | undefined
+  let isWoken = false
+
+  const tell = (message: string) => {
+    if (message !== lastMessage) log.warn(message)
+    lastMessage = message
+    events.onMessage(message)
+  }
+  const reach = (message: string) => {
+    const elapsedMs = options.processAgeMs()
+    lastMessage = `${message} - ${elapsedMs}`
+    events.onMilestone(message, elapsedMs)
+  }
+  const replace = (change: Partial<ChannelSnapshot>) => {
+    current = { ...current, ...change }
+  }
+
+  const intervalMs = () => {
+    const isEarly = current.stateText === UNKNOWN_STATE && options.processAgeMs() < FREQUENT_POLLS_UNTIL_AGE_MS
+    return isEarly ? FREQUENT_POLL_MS : options.pollIntervalMs
+  }
+
+  /** Sleeps out the interval, unless woken. @returns whether it was woken. */
+  const pause = async (signal: AbortSignal) => {
+    if (!isWoken) {
+      wakeUp = new AbortController()
+      await clock.sleep(intervalMs(), AbortSignal.any([signal, wakeUp.signal]))
+      wakeUp = undefined
+    }
+    const result = isWoken
+    isWoken = false
+    return result
+  }
+
+  const reset = () => {
+    log.info(
+      `poll_secure_channel_status task notified and secure channel state is '${current.stateText}', reset states and start poll status now.`,
+    )
+    replace({ stateText: UNKNOWN_STATE, isLatched: false })
+    events.onReset()
+    events.onSnapshot(current)
+  }
+
+  const pollOnce = async (signal: AbortSignal) => {
+    let status: KeyStatus
+    try {
+      status = await host.getStatus(signal)
+    } catch (error) {
+      if (!signal.aborted) tell(`Failed to get key status - ${describeError(error)}`)
+      return
+    }
+    const state = computeChannelState(status)
+    reportStatus(status, state)
+    events.onRules(status.authorizationRules)
+    const wasState = current.stateText
+    replace({ state, stateText: state.text })
+    if (state.text === 'disabled') {
+      if (wasState !== 'disabled' || !current.isLatched) reach('Customer has not enforce the secure channel state.')
+      replace({ key: undefined, isLatched: true })
+    } else if (needsKey(status, current.key)) {
+      replace({ isLatched: current.key !== undefined && status.keyGuid === undefined })
+      const key = await obtainKey(status, signal)
+      if (key !== undefined) replace({ key, isLatched: true })
+    } else {
+      replace({ isLatched: true })
+    }
+    events.onSnapshot(current)
+  }
+
+  const reportStatus = (status: KeyStatus, state: ChannelState) => {
+    const text = describeKeyStatus(status, state)
+    if (text === lastStatusText) {
+      log.trace(text)
+      return
+    }
+    lastStatusText = text
+    log.warn(text)
+    for (const remark of status.remarks) log.warn(`Key status is used although ${remark.replace(/; $/, '')}`)
+  }
+
+  /** Finds the key on disk, or gets a new one: acquire, store, check, attest. @returns `undefined` after any failure. */
+  const obtainKey = async (status: KeyStatus, signal: AbortSignal): Promise<LatchedKey | undefined> => {
+    if (status.keyGuid !== undefined && isKeyGuid(status.keyGuid)) {
+      try {
+        const key = await store.read(status.keyGuid)
+        reach('Found key details from local and ready to use.')
+        return key
+      } catch (error) {
+        log.info(
+          `Failed to fetch local key details with error: ${describeError(error)}. Will try acquire the key details from Server.`,
+        )
+      }
+    }
+    const key = await step('Failed to acquire key details: ', () => host.acquireKey(signal))
+    if (key === undefined) return undefined
+    const isReady =
+      (await step('Failed to save key details to file: ', async () => (await store.write(key), true))) &&
+      (await step(
+        `Failed to check the key '${key.guid}' details saved locally: `,
+        async () => (await store.check(key), true),
+        '.',
+      )) &&
+      (await step('Failed to attest the key: ', async () => (await host.attestKey(key, signal), true)))
+    if (isReady !== true) return undefined
+    reach('Successfully attest the key and ready to use.')
+    const removed = await store.removeOthers(key.guid)
+    if (removed > 0) log.info(`Removed ${removed} superseded key file(s)`)
+    return key
+  }
+
+  const step = async <T>(prefix: string, run: () => Promise<T>, suffix = ''): Promise<T | undefined> => {
+    try {
+      return await run()
+    } catch (error) {
+      tell(`${prefix}${error instanceof AgentError ? error.message : describeError(error)}${suffix}`)
+      return undefined
+    }
+  }
+
+  return {
+    async run(signal) {
+      tell('poll secure channel status task started.')
+      for (const complaint of await store.prepare()) log.warn(complaint)
+      for (let isFirst = true; !signal.aborted; isFirst = false) {
+        if (!isFirst && (await pause(signal)) && !signal.aborted) {
+          if (current.stateText === UNKNOWN_STATE || current.stateText === 'disabled') reset()
+          else if (current.isLatched) {
+            events.onSnapshot(current)
+            continue
+          }
+        }
+        if (!signal.aborted) await pollOnce(signal)
+      }
+      tell('poll_secure_channel_status task cancelled.')
+    },
+    wake() {
+      const nowMs = clock.monotonicMs()
+      if (nowMs - lastWakeMs < MIN_WAKE_INTERVAL_MS) return
+      lastWakeMs = nowMs
+      isWoken = true
+      wakeUp?.abort()
+    },
+    snapshot: () => current,
+  }
+}
+
+/** A key is wanted when the host has latched none, or another one than we hold. */
+function needsKey(status: KeyStatus, held: LatchedKey | undefined): boolean {
+  return held === undefined || status.keyGuid === undefined || status.keyGuid !== held.guid
+}
