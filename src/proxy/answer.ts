@@ -1,0 +1,61 @@
+/**
+ * The answers the agent makes itself. Every refusal is an empty body and a closed connection: what was wrong is for the
+ * log of the machine's owner, not for the caller.
+ */
+
+import type { ServerResponse } from 'node:http'
+
+export interface Answer {
+  readonly status: number
+  /** Names and values in turn, lower case. */
+  readonly headers: readonly string[]
+  readonly body: string
+  /** Whether the connection ends with this answer. */
+  readonly isLast: boolean
+}
+
+const TEXT = ['content-type', 'text/plain; charset=utf-8'] as const
+
+export const ALLOWED_METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'] as const
+
+export const BAD_REQUEST = closed(400)
+export const FORBIDDEN = closed(403)
+/** A request without an attribution record: a direct connection, or a redirected one whose record was lost. */
+export const MISDIRECTED = closed(421)
+export const INTERNAL_ERROR = closed(500)
+export const BAD_GATEWAY = closed(502)
+export const SERVICE_UNAVAILABLE = closed(503)
+
+export const METHOD_NOT_ALLOWED: Answer = {
+  status: 405,
+  headers: ['allow', ALLOWED_METHODS.join(', '), ...TEXT],
+  body: 'Method Not Allowed',
+  isLast: true,
+}
+
+export const CONTENT_TOO_LARGE: Answer = { status: 413, headers: TEXT, body: 'length limit exceeded', isLast: true }
+
+/** A JSON document on a connection that stays open. `body` is text that is JSON already. */
+export function jsonAnswer(body: string): Answer {
+  return { status: 200, headers: ['content-type', 'application/json; charset=utf-8'], body, isLast: false }
+}
+
+/** Sends `answer`. The body is left out for HEAD by `node:http`, the length is not. */
+export function sendAnswer(response: ServerResponse, answer: Answer): void {
+  if (response.headersSent || response.destroyed) return
+  const length = String(Buffer.byteLength(answer.body))
+  const headers = [...answer.headers, 'content-length', length, ...(answer.isLast ? ['connection', 'close'] : [])]
+  response.writeHead(answer.status, headers)
+  response.end(answer.body)
+}
+
+/** Renders `answer` as bytes, for connections whose request could not be parsed. */
+export function renderAnswer(answer: Answer, reasonPhrase: string, httpDate: string): string {
+  let head = `HTTP/1.1 ${answer.status} ${reasonPhrase}\r\n`
+  for (let i = 0; i + 1 < answer.headers.length; i += 2) head += `${answer.headers[i]}: ${answer.headers[i + 1]}\r\n`
+  return `${head}content-length: ${Buffer.byteLength(answer.body)}\r\ndate: ${httpDate}\r\nconnection: close\r\n\r\n${answer.body}`
+}
+
+function closed(status: number): Answer {
+  return { status, headers: [], body: '', isLast: true }
+}

@@ -1,0 +1,163 @@
+/** The last step: the allowed request goes to the host, signed; its answer comes back as a stream. */
+
+import type { Readable } from 'node:stream'
+import { AUTHORIZATION_HEADER, claimsValue } from '../base/azure-headers.ts'
+import type { Caller } from '../identity/caller.ts'
+import { type Answer, BAD_GATEWAY, BAD_REQUEST, CONTENT_TOO_LARGE, SERVICE_UNAVAILABLE, sendAnswer } from './answer.ts'
+import { announcedBytes, BodyTooLargeError, hasBody, limitBody, readBody } from './body.ts'
+import type { Exchange } from './exchange.ts'
+import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
+import { toClientHeaders, toHostHeaders } from './headers.ts'
+import type { HostClientError, HostExchange, HostRequest } from './host-client.ts'
+import type { ProxyStages } from './stages.ts'
+
+/** Methods that may be sent a second time when a pooled connection turns out to be closed. */
+const REPEATABLE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+/** Sends the request to the host and its answer to the client. Resolves when both are done or given up. */
+export async function forward(exchange: Exchange, caller: Caller, stages: ProxyStages): Promise<void> {
+  const { request, response, target, isExempt } = exchange
+  if (!target.withoutFragment.startsWith('/') && target.authority === undefined) {
+    // `*` and authority forms mean nothing to the services behind us, and the pool cannot write them.
+    stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
+    return sendAnswer(response, BAD_REQUEST)
+  }
+  if (isExempt) return carry(exchange, caller, stages, streamedRequest(exchange, caller, stages))
+
+  const result = await readBody(request, MAX_SIGNED_BODY_BYTES)
+  if (result.kind === 'broken') {
+    stages.observer.finished(exchange, caller, 400, 'The client went away before the end of its request')
+    return
+  }
+  if (result.kind === 'too-large') {
+    stages.observer.finished(exchange, caller, 413, `The body is larger than ${MAX_SIGNED_BODY_BYTES} bytes`)
+    return sendAnswer(response, CONTENT_TOO_LARGE)
+  }
+  await carry(exchange, caller, stages, signedRequest(exchange, caller, stages, result.body))
+}
+
+function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, body: Buffer): HostRequest {
+  const { request, method, target, connection } = exchange
+  const headers = toHostHeaders(request.rawHeaders, {
+    claims: claimsValue(caller.elevated),
+    date: stages.httpDate(),
+    defaultHost: connection.destination?.address ?? '',
+    bodyBytes: body.length,
+    method,
+  })
+  const authorization = stages.authorize({ method, path: target.path, query: target.query, headers, body })
+  if (authorization !== undefined) headers.push(AUTHORIZATION_HEADER, authorization)
+  return { method, target: target.withoutFragment, headers, body }
+}
+
+function streamedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages): HostRequest {
+  const { request, method, target, connection } = exchange
+  const headers = toHostHeaders(request.rawHeaders, {
+    claims: claimsValue(caller.elevated),
+    date: stages.httpDate(),
+    defaultHost: connection.destination?.address ?? '',
+    bodyBytes: announcedBytes(request),
+    method,
+  })
+  const body = hasBody(request) ? limitBody(request, MAX_UPLOAD_BODY_BYTES) : undefined
+  return { method, target: target.withoutFragment, headers, body }
+}
+
+/** Sends once, and once more when a safe request met a connection that the host had given up. */
+async function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, request: HostRequest): Promise<void> {
+  const first = await attempt(exchange, caller, stages, request)
+  if (first === undefined) return
+  const isRepeatable = first.isStale && REPEATABLE.has(request.method) && isReplayable(request.body)
+  const error = isRepeatable ? await attempt(exchange, caller, stages, request) : first
+  if (error === undefined) return
+  const answer = answerFor(error, request)
+  const detail = error.isConnected
+    ? `Failed to send request to host: Failed to send request to ${exchange.rawTarget}: ${error.reason}`
+    : `Failed to send request to host: Host connection error: ${error.reason}`
+  stages.observer.finished(exchange, caller, answer.status, detail)
+  sendAnswer(exchange.response, answer)
+}
+
+function answerFor(error: HostClientError, request: HostRequest): Answer {
+  const stream = request.body
+  if (stream !== undefined && !Buffer.isBuffer(stream) && stream.errored instanceof BodyTooLargeError)
+    return CONTENT_TOO_LARGE
+  return error.isConnected ? SERVICE_UNAVAILABLE : BAD_GATEWAY
+}
+
+function isReplayable(body: Buffer | Readable | undefined): boolean {
+  return body === undefined || Buffer.isBuffer(body)
+}
+
+/**
+ * One try. @returns the error when nothing of an answer went to the client yet, `undefined` when the exchange is over:
+ * answered, or broken off on either side.
+ */
+function attempt(
+  exchange: Exchange,
+  caller: Caller,
+  stages: ProxyStages,
+  request: HostRequest,
+): Promise<HostClientError | undefined> {
+  const { response, connection } = exchange
+  const { observer, hostClient } = stages
+  return new Promise((resolve) => {
+    let status = 0
+    let held: { headers: string[]; chunk: Buffer | undefined } | undefined
+    let host: HostExchange | undefined
+    const onClose = () => {
+      if (response.writableFinished) return
+      host?.abort()
+      observer.finished(exchange, caller, status || 499, 'The client went away before the end of the answer')
+      resolve(undefined)
+    }
+    const onDrain = () => host?.resume()
+    const end = (error: HostClientError | undefined) => {
+      response.off('close', onClose)
+      response.off('drain', onDrain)
+      resolve(error)
+    }
+    /** Writes the head, held back until it is known whether head and body fit one write. */
+    const flushHead = () => {
+      if (held === undefined) return true
+      const { headers, chunk } = held
+      held = undefined
+      response.writeHead(status, headers)
+      return chunk === undefined || response.write(chunk)
+    }
+    response.on('close', onClose)
+    response.on('drain', onDrain)
+    const destination = connection.destination as { address: string; port: number }
+    host = hostClient.send(destination, request, {
+      onHead(hostStatus, rawHeaders) {
+        status = hostStatus
+        held = { headers: toClientHeaders(rawHeaders), chunk: undefined }
+        setImmediate(flushHead)
+      },
+      onData(chunk) {
+        if (held !== undefined && held.chunk === undefined) {
+          held.chunk = chunk
+          return true
+        }
+        return flushHead() && response.write(chunk)
+      },
+      onEnd() {
+        if (held !== undefined) {
+          const { headers, chunk } = held
+          held = undefined
+          response.writeHead(status, headers)
+          response.end(chunk)
+        } else response.end()
+        observer.finished(exchange, caller, status, '')
+        end(undefined)
+      },
+      onError(error) {
+        if (status === 0) return end(error)
+        // The head is out, or about to be: a broken body must not look complete.
+        observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
+        exchange.request.socket.destroy()
+        end(undefined)
+      },
+    })
+  })
+}

@@ -1,0 +1,35 @@
+/** The stages a request passes through that are not the proxy's own: they arrive as arguments. */
+
+import type { Endpoint } from '../base/endpoints.ts'
+import type { SignableRequest } from '../channel/sign.ts'
+import type { Caller } from '../identity/caller.ts'
+import type { Verdict } from '../rules/decide.ts'
+import type { RequestObserver } from '../telemetry/request-observer.ts'
+import type { Attribution } from './exchange.ts'
+import type { HostClient } from './host-client.ts'
+
+export interface ProxyStages {
+  /** Takes the record of a connection just accepted. Must be called at once, before the first request is read. */
+  attribute(peer: { readonly address: string; readonly port: number }): Attribution | undefined
+  /** Decides with the rules current now. @throws when they cannot be had. */
+  decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
+  /** Tells whether the request is one of the two uploads that pass unsigned. */
+  isExemptUpload(method: string, rawTarget: string): boolean
+  /** Value of the date header now. */
+  httpDate(): string
+  /** Value of the authorization header; `undefined` while no key is held. @throws when signing fails. */
+  authorize(request: SignableRequest): string | undefined
+  /** Answers `GET /provision`. */
+  provision(query: ProvisionQuery): { readonly finished: boolean; readonly errorMessage: string }
+  /** The status document as JSON text. */
+  statusJson(): string
+  readonly hostClient: HostClient
+  readonly observer: RequestObserver
+}
+
+export interface ProvisionQuery {
+  /** Nanoseconds since the epoch; 0 when the client named none. */
+  readonly tick: bigint
+  /** Whether the client asks to be served sooner. */
+  readonly notify: boolean
+}
