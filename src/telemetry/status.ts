@@ -1,0 +1,141 @@
+/**
+ * The aggregate status: the state of the agent as support tools read it, in a file and over HTTP.
+ *
+ * Names, order and texts are a contract; see `StatusDocument`.
+ */
+
+import { isoMs } from '../base/dates.ts'
+import type { Log } from '../base/log.ts'
+import { cutUtf8 } from '../base/text.ts'
+import type { ConnectionSummary, SummaryEntry } from './connection-summary.ts'
+
+export type ModuleName = 'keyKeeper' | 'redirector' | 'proxyServer' | 'telemetryLogger' | 'monitor'
+export type ModuleState = 'UNKNOWN' | 'RUNNING' | 'STOPPED'
+
+export interface StatusDetail {
+  status: ModuleState
+  message: string
+  states?: Record<string, string>
+}
+
+export interface StatusDocument {
+  readonly timestamp: string
+  readonly proxyAgentStatus: {
+    readonly version: string
+    readonly status: 'SUCCESS' | 'ERROR'
+    readonly monitorStatus: StatusDetail
+    readonly keyLatchStatus: StatusDetail
+    readonly ebpfProgramStatus: StatusDetail
+    readonly proxyListenerStatus: StatusDetail
+    readonly telemetryLoggerStatus: StatusDetail
+    readonly proxyConnectionsCount: number
+  }
+  readonly proxyConnectionSummary: readonly SummaryLine[]
+  readonly failedAuthenticateSummary: readonly SummaryLine[]
+}
+
+interface SummaryLine {
+  readonly userName: string
+  readonly ip: string
+  readonly port: number
+  readonly processCmdLine: string
+  readonly responseStatus: string
+  readonly count: number
+  readonly userGroups: readonly string[]
+  readonly processFullPath: string
+}
+
+export interface StatusBoard {
+  setState(module: ModuleName, state: ModuleState): void
+  /** Replaces the message of a module; a changed one is logged once. */
+  setMessage(module: ModuleName, message: string): void
+  /** Replaces the named states shown with the key keeper; `undefined` values are left out. */
+  setKeyStates(states: Readonly<Record<string, string | undefined>>): void
+  message(module: ModuleName): string
+  state(module: ModuleName): ModuleState
+  /** Computes the document now. */
+  document(): StatusDocument
+}
+
+export interface StatusBoardOptions {
+  readonly version: string
+  readonly log: Log
+  readonly nowMs: () => number
+  readonly requestCount: () => number
+  readonly normal: ConnectionSummary
+  readonly denied: ConnectionSummary
+}
+
+const MAX_MESSAGE_BYTES = 1024
+
+const TITLES: Readonly<Record<ModuleName, string>> = {
+  keyKeeper: 'KeyKeeper',
+  redirector: 'Redirector',
+  proxyServer: 'ProxyServer',
+  telemetryLogger: 'TelemetryLogger',
+  monitor: 'ProxyAgentStatus',
+}
+
+/** Makes the board with every module unknown. */
+export function createStatusBoard(options: StatusBoardOptions): StatusBoard {
+  const fresh = (): StatusDetail => ({ status: 'UNKNOWN', message: 'Status unknown.' })
+  const modules: Record<ModuleName, StatusDetail> = {
+    keyKeeper: { ...fresh(), states: {} },
+    redirector: fresh(),
+    proxyServer: fresh(),
+    telemetryLogger: fresh(),
+    monitor: { status: 'RUNNING', message: 'Proxy agent status is running.' },
+  }
+  const shown = (module: ModuleName): StatusDetail => {
+    const detail = modules[module]
+    return { ...detail, message: cutUtf8(detail.message, MAX_MESSAGE_BYTES, '...') }
+  }
+  return {
+    setState: (module, state) => {
+      modules[module].status = state
+    },
+    setMessage: (module, message) => {
+      if (modules[module].message === message) return
+      modules[module].message = message
+      options.log.write(module === 'monitor' ? 'Trace' : 'Warn', `${TITLES[module]} status: ${message}`)
+    },
+    setKeyStates: (states) => {
+      const present = Object.entries(states).filter((entry): entry is [string, string] => entry[1] !== undefined)
+      modules.keyKeeper.states = Object.fromEntries(present)
+    },
+    message: (module) => shown(module).message,
+    state: (module) => modules[module].status,
+    document() {
+      const parts: readonly ModuleName[] = ['keyKeeper', 'redirector', 'proxyServer']
+      const isRunning = parts.every((module) => modules[module].status === 'RUNNING')
+      return {
+        timestamp: isoMs(options.nowMs()),
+        proxyAgentStatus: {
+          version: options.version,
+          status: isRunning ? 'SUCCESS' : 'ERROR',
+          monitorStatus: shown('monitor'),
+          keyLatchStatus: shown('keyKeeper'),
+          ebpfProgramStatus: shown('redirector'),
+          proxyListenerStatus: shown('proxyServer'),
+          telemetryLoggerStatus: shown('telemetryLogger'),
+          proxyConnectionsCount: options.requestCount(),
+        },
+        proxyConnectionSummary: options.normal.read().map(toLine),
+        failedAuthenticateSummary: options.denied.read().map(toLine),
+      }
+    },
+  }
+}
+
+function toLine(entry: SummaryEntry): SummaryLine {
+  return {
+    userName: entry.userName,
+    ip: entry.address,
+    port: entry.port,
+    processCmdLine: entry.processCmdLine,
+    responseStatus: entry.responseStatus,
+    count: entry.count,
+    userGroups: entry.userGroups,
+    processFullPath: entry.processFullPath,
+  }
+}
