@@ -1,0 +1,55 @@
+/** Keeps the listener bound: retries for ever, tells who is in the way, starts over when it is lost. */
+
+import type { Clock } from '../base/clock.ts'
+import { LISTENER } from '../base/endpoints.ts'
+import { AgentError, describeError } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import type { ProxyServer } from '../proxy/server.ts'
+
+export interface ListenerOptions {
+  /** Makes a server that is not bound yet. */
+  readonly create: () => ProxyServer
+  /** Says which process holds the port; `undefined` when that cannot be found out. */
+  readonly describeHolder: (port: number) => string | undefined
+  readonly clock: Clock
+  readonly log: Log
+  readonly events: {
+    onReady(server: ProxyServer): void
+    onLost(message: string): void
+    onMessage(message: string): void
+  }
+}
+
+const FIRST_RETRY_MS = 1000
+const MAX_RETRY_MS = 30_000
+
+/** Binds and keeps bound until `signal` is aborted. */
+export async function keepListening(options: ListenerOptions, signal: AbortSignal): Promise<void> {
+  const { clock, log, events } = options
+  let retryMs = FIRST_RETRY_MS
+  let lastFailure = ''
+  while (!signal.aborted) {
+    const server = options.create()
+    try {
+      await server.listen(LISTENER.address, LISTENER.port)
+    } catch (error) {
+      const isTaken = error instanceof AgentError && error.facts.errno === 'EADDRINUSE'
+      const holder = isTaken ? options.describeHolder(LISTENER.port) : undefined
+      const failure = describeError(error) + (holder === undefined ? '' : `: the port is taken by ${holder}`)
+      if (failure !== lastFailure) {
+        log.warn(failure)
+        events.onLost(failure)
+      }
+      lastFailure = failure
+      await clock.sleep(retryMs, signal)
+      retryMs = Math.min(retryMs * 2, MAX_RETRY_MS)
+      continue
+    }
+    retryMs = FIRST_RETRY_MS
+    lastFailure = ''
+    events.onReady(server)
+    const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    await Promise.race([server.closed, stopped])
+    if (!signal.aborted) events.onLost('The proxy listener was closed')
+  }
+}

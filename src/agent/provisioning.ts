@@ -1,0 +1,140 @@
+/**
+ * Whether the agent is ready, for those who wait at boot: three flags, a moment, two tag files.
+ *
+ * Provisioning is finished when redirector, key and listener are all ready, or when time is up; then the files say how
+ * it went. A later success overwrites an earlier failure.
+ */
+
+import { unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Clock, unixNanoseconds } from '../base/clock.ts'
+import { isoMs } from '../base/dates.ts'
+import { describeError } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import { replaceFile } from '../base/private-file.ts'
+import type { SerialConsole } from '../telemetry/serial-console.ts'
+
+export type ReadyFlag = 'redirector' | 'keyLatch' | 'listener'
+
+export interface ProvisioningOptions {
+  /** Directory of the tag files, private to root. */
+  readonly directory: string
+  readonly clock: Clock
+  readonly log: Log
+  readonly console: SerialConsole
+  /** The current status message of the part behind a flag. */
+  readonly message: (flag: ReadyFlag) => string
+}
+
+export interface Provisioning {
+  /** Removes the tag files of an earlier run and starts the time-out. */
+  start(): Promise<void>
+  /** Sets or clears a flag. When all are set, provisioning is declared finished, again if it was before. */
+  set(flag: ReadyFlag, isReady: boolean): void
+  /** Starts over with the key: the moment is forgotten, the time-out runs anew. */
+  reset(): void
+  /** Answers a query with the tick of the one who asks, in nanoseconds since the epoch. */
+  query(tick: bigint, isLatched: boolean): { readonly finished: boolean; readonly errorMessage: string }
+  /** Resolves when all flags were set for the first time. */
+  readonly finished: Promise<void>
+  /** Ends the time-out and waits for files being written. */
+  stop(): Promise<void>
+}
+
+/** A little before the 120 s that boot tools wait, so that they see the reason rather than their own time-out. */
+const TIMEOUT_MS = 115_000
+
+const LINES: readonly (readonly [flag: ReadyFlag, name: string])[] = [
+  ['redirector', 'ebpfProgramStatus'],
+  ['keyLatch', 'keyLatchStatus'],
+  ['listener', 'proxyListenerStatus'],
+]
+
+/** Makes the state with no flag set. */
+export function createProvisioning(options: ProvisioningOptions): Provisioning {
+  const { directory, clock, log, console } = options
+  const ready: Record<ReadyFlag, boolean> = { redirector: false, keyLatch: false, listener: false }
+  /** 0 while not finished. */
+  let finishedTick = 0n
+  let timer: AbortController | undefined
+  let writing: Promise<void> = Promise.resolve()
+  let toldText: string | undefined
+
+  const { promise: finished, resolve: resolveFinished } = Promise.withResolvers<void>()
+  const isAllReady = () => LINES.every(([flag]) => ready[flag])
+  const errorText = () =>
+    LINES.filter(([flag]) => !ready[flag])
+      .map(([flag, name]) => `${name} - ${options.message(flag)}\r\n`)
+      .join('')
+
+  const declareFinished = () => {
+    finishedTick = unixNanoseconds()
+    const text = errorText()
+    if (text !== toldText) {
+      toldText = text
+      console(text === '' ? 'Provision finished successfully' : text)
+      if (text === '') log.info('Provision finished successfully')
+      else log.error(`Provision ended with errors: ${text.trim()}`)
+    }
+    writing = writing
+      .then(() => writeTags(text))
+      .catch((error) => log.error(`Cannot write tag files: ${describeError(error)}`))
+  }
+  const writeTags = async (text: string) => {
+    await replaceFile(join(directory, 'provisioned.tag'), isoMs(clock.nowMs()), { mode: 0o600 })
+    await replaceFile(join(directory, 'status.tag'), escapeXml(text), { mode: 0o600 })
+  }
+  const startTimeout = () => {
+    timer?.abort()
+    const current = new AbortController()
+    timer = current
+    void clock.sleep(TIMEOUT_MS, current.signal).then(() => {
+      if (!current.signal.aborted && !isAllReady()) declareFinished()
+    })
+  }
+
+  return {
+    async start() {
+      for (const name of ['provisioned.tag', 'status.tag', 'status.tag.tmp']) {
+        await unlink(join(directory, name)).catch(() => undefined)
+      }
+      startTimeout()
+    },
+    set(flag, isReady) {
+      const wasReady = ready[flag]
+      ready[flag] = isReady
+      if (isReady && isAllReady() && (!wasReady || finishedTick === 0n || flag === 'keyLatch')) {
+        timer?.abort()
+        declareFinished()
+        resolveFinished()
+      }
+    },
+    finished,
+    reset() {
+      ready.keyLatch = false
+      finishedTick = 0n
+      toldText = undefined
+      startTimeout()
+    },
+    query(tick, isLatched) {
+      const finished = finishedTick > 0n && (finishedTick >= tick || isLatched)
+      return { finished, errorMessage: errorText() }
+    },
+    async stop() {
+      timer?.abort()
+      await writing
+    },
+  }
+}
+
+const ESCAPES: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  "'": '&apos;',
+  '"': '&quot;',
+  '<': '&lt;',
+  '>': '&gt;',
+}
+
+function escapeXml(text: string): string {
+  return text.replace(/[&'"<>]/g, (char) => ESCAPES[char] as string)
+}

@@ -1,0 +1,121 @@
+/**
+ * Keeps the kernel's redirection what it should be: loaded and attached while the listener is there, and sending on
+ * exactly the endpoints whose mode is not disabled.
+ *
+ * There is one desired state and one writer. It is compared with the kernel at every poll and whenever a part of it
+ * changes; a difference that cannot be written is told and tried again.
+ */
+
+import type { Clock } from '../base/clock.ts'
+import { ENDPOINTS, type EndpointName } from '../base/endpoints.ts'
+import { describeError } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import type { Redirector } from '../ebpf/redirector.ts'
+
+export interface RedirectionOptions {
+  /** Loads and attaches. @throws when the kernel refuses; nothing stays attached. */
+  readonly start: () => Redirector
+  readonly clock: Clock
+  readonly log: Log
+  readonly events: {
+    /** Attached and ready, or not any more. */
+    onReady(isReady: boolean): void
+    onMessage(message: string): void
+  }
+}
+
+export interface Redirection {
+  /** Loads and attaches, retrying for ever, and watches that it stays so. Resolves when `signal` is aborted. */
+  run(signal: AbortSignal): Promise<void>
+  /** Replaces the desired state and applies it. */
+  setModes(modes: Readonly<Record<EndpointName, string>> | undefined): void
+  setListenerReady(isReady: boolean): void
+  /** Compares the kernel with the desired state and writes the differences. */
+  reconcile(): void
+  current(): Redirector | undefined
+  /** Ends redirection at once. */
+  stop(): void
+}
+
+const FIRST_RETRY_MS = 100
+const MAX_RETRY_MS = 30_000
+const WATCH_INTERVAL_MS = 15_000
+
+/** Makes the part; nothing is loaded before `run`. */
+export function createRedirection(options: RedirectionOptions): Redirection {
+  const { clock, log, events } = options
+  let redirector: Redirector | undefined
+  let modes: Readonly<Record<EndpointName, string>> | undefined
+  let isListenerReady = false
+  let lastFailure = ''
+  let isStopped = false
+
+  const desired = () => {
+    if (!isListenerReady || modes === undefined) return []
+    const known = modes
+    return ENDPOINTS.filter((endpoint) => known[endpoint.name] !== 'disabled')
+  }
+  const reconcile = () => {
+    if (redirector === undefined) return
+    try {
+      redirector.reconcilePolicy(desired().map(({ address, port }) => ({ address, port })))
+      lastFailure = ''
+    } catch (error) {
+      const failure = `Cannot apply the redirect policy: ${describeError(error)}`
+      if (failure !== lastFailure) log.error(failure)
+      lastFailure = failure
+    }
+  }
+  const stop = () => {
+    isStopped = true
+    redirector?.detach()
+    redirector = undefined
+  }
+  /** @returns whether it is attached now. */
+  const tryStart = () => {
+    try {
+      redirector = options.start()
+    } catch (error) {
+      events.onMessage(`Failed to start redirector: ${describeError(error)}`)
+      return false
+    }
+    reconcile()
+    events.onReady(true)
+    return true
+  }
+  /** Sees to it that what was attached still is. */
+  const watch = () => {
+    if (redirector === undefined || redirector.isAttached()) return
+    log.error('The kernel no longer redirects: the links were removed by somebody else. Attaching again.')
+    redirector.detach()
+    redirector = undefined
+    events.onReady(false)
+  }
+
+  return {
+    async run(signal) {
+      let retryMs = FIRST_RETRY_MS
+      while (!signal.aborted && !isStopped) {
+        watch()
+        if (redirector !== undefined || tryStart()) {
+          retryMs = FIRST_RETRY_MS
+          await clock.sleep(WATCH_INTERVAL_MS, signal)
+        } else {
+          await clock.sleep(retryMs, signal)
+          retryMs = Math.min(retryMs * 2, MAX_RETRY_MS)
+        }
+      }
+    },
+    setModes(next) {
+      modes = next
+      reconcile()
+    },
+    setListenerReady(isReady) {
+      isListenerReady = isReady
+      reconcile()
+    },
+    reconcile,
+    current: () => redirector,
+    stop,
+  }
+}
