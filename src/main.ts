@@ -1,4 +1,4 @@
-/** The entry: answers `--version` before anything else is loaded, and knows no other command yet. */
+/** The entry: answers `--version` before anything else is loaded, and hands all other words to the commands. */
 
 import { writeSync } from 'node:fs'
 
@@ -7,9 +7,18 @@ declare const __VERSION__: string | undefined
 
 const VERSION = typeof __VERSION__ === 'string' ? __VERSION__ : '0.0.0'
 
-if (process.argv.includes('--version') || process.argv.includes('-v')) {
+const words = process.argv.slice(2)
+
+if (words.length === 1 && (words[0] === '--version' || words[0] === '-v')) {
   writeSync(1, `${VERSION}\n`)
 } else {
-  writeSync(2, 'azure-proxy-agent: no command is built in yet\n')
-  process.exitCode = 2
+  import('./cli/cli.ts')
+    .then(({ runCli }) => runCli(words, VERSION))
+    .then(
+      (code) => process.exit(code),
+      (error: unknown) => {
+        writeSync(2, `azure-proxy-agent: internal error: ${error instanceof Error ? error.stack : String(error)}\n`)
+        process.exit(101)
+      },
+    )
 }

@@ -1,0 +1,37 @@
+/** Turns the command line into an exit code. */
+
+import { writeSync } from 'node:fs'
+import { systemClock, unixNanoseconds } from '../base/clock.ts'
+import { parseArguments, USAGE } from './arguments.ts'
+
+const EXIT_USAGE = 2
+
+/** Runs the command that `argv` asks for. @returns the exit code. @param argv words after the program's name. */
+export async function runCli(argv: readonly string[], version: string): Promise<number> {
+  const command = parseArguments(argv)
+  switch (command.kind) {
+    case 'usage-error':
+      writeSync(2, `azure-proxy-agent: ${command.reason}\n\n${USAGE}`)
+      return EXIT_USAGE
+    case 'help':
+      writeSync(1, USAGE)
+      return 0
+    case 'version':
+      writeSync(1, `${version}\n`)
+      return 0
+    case 'status': {
+      const { queryService, runStatus } = await import('./status.ts')
+      return await runStatus(command.waitSeconds, {
+        query: queryService,
+        print: (text) => writeSync(1, text),
+        monotonicMs: systemClock.monotonicMs,
+        sleep: systemClock.sleep,
+        unixNanoseconds,
+      })
+    }
+    default: {
+      const { runAgent } = await import('./run.ts')
+      return await runAgent(command.kind, command.configPath, version)
+    }
+  }
+}

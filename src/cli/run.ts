@@ -1,0 +1,66 @@
+/** Runs the agent in this process, as a service or at a console, until it is told to stop. */
+
+import { writeSync } from 'node:fs'
+import { type Agent, startAgent } from '../agent/agent.ts'
+import { AgentError, describeError } from '../base/errors.ts'
+import { toSafeLine } from '../base/log.ts'
+import type { Config } from '../config/config.ts'
+import { loadConfig } from '../config/load-config.ts'
+
+/** EX_CONFIG of sysexits(3). */
+const EXIT_CONFIG = 78
+const EXIT_INTERNAL = 101
+
+/**
+ * Runs the agent. @returns the exit code: 0 after an ordered stop, 78 for a configuration that cannot be used.
+ * A fault of our own ends the process with 101, so that the service manager starts it anew.
+ */
+export async function runAgent(
+  kind: 'service' | 'console',
+  configPath: string | undefined,
+  version: string,
+): Promise<number> {
+  let config: Config
+  try {
+    config = loadConfig(configPath)
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error
+    print(2, `azure-proxy-agent: ${toSafeLine(describeError(error))}\n`)
+    return EXIT_CONFIG
+  }
+  if (config.logFolder === '') print(1, 'The log folder is not set, skip write to GPA managed file log.\n')
+  const agent = startAgent(config, version)
+  const die = (error: unknown) => {
+    agent.flushLogsSync()
+    const trace = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    print(2, `azure-proxy-agent: internal error: ${toSafeLine(trace)}\n`)
+    process.exit(EXIT_INTERNAL)
+  }
+  process.on('uncaughtException', die)
+  process.on('unhandledRejection', die)
+  process.on('SIGTERM', agent.stop)
+  process.on('SIGINT', agent.stop)
+  // Nothing is read anew yet; the default would be to die.
+  process.on('SIGHUP', () => undefined)
+  if (kind === 'console') stopOnEnter(agent)
+  await agent.done
+  return 0
+}
+
+/** Stops at the first line on standard input. Its end means that nobody sits there: then a signal stops the agent. */
+function stopOnEnter(agent: Agent): void {
+  print(1, 'Press Enter to end it.\n')
+  process.stdin.on('data', (chunk: Buffer) => {
+    if (chunk.includes('\n')) agent.stop()
+  })
+  process.stdin.on('error', () => undefined)
+  void agent.done.then(() => process.stdin.destroy())
+}
+
+function print(fd: number, text: string): void {
+  try {
+    writeSync(fd, text)
+  } catch {
+    // Nobody reads.
+  }
+}
