@@ -41,12 +41,22 @@ export function compilePattern(
   return { segments: compiledPath.segments, query: [...query].map(([name, values]) => ({ name, values })) }
 }
 
-/** Tells whether a request lies below the pattern's segments and carries all its parameters. Case and spelling are settled before. */
+/**
+ * Tells whether a request lies below the pattern's segments and carries all its parameters. Case and spelling are settled
+ * before. Plain loops: this runs for every privilege of every request.
+ */
 export function matchesPattern(pattern: CanonicalPattern, request: CanonicalRequest): boolean {
   const { segments } = request.path
   if (pattern.segments.length > segments.length) return false
-  if (!pattern.segments.every((segment, index) => segment === segments[index])) return false
-  return pattern.query.every(
-    ({ name, values }) => request.query.get(name)?.some((value) => values.includes(value)) ?? false,
-  )
+  for (let index = 0; index < pattern.segments.length; index++) {
+    if (pattern.segments[index] !== segments[index]) return false
+  }
+  for (const parameter of pattern.query) {
+    if (!hasParameter(request, parameter)) return false
+  }
+  return true
+}
+
+function hasParameter(request: CanonicalRequest, { name, values }: CanonicalParameter): boolean {
+  return request.query.get(name)?.some((value) => values.includes(value)) ?? false
 }

@@ -50,8 +50,10 @@ export class LegacyRequest {
     if (!this.path.startsWith(pattern.path)) return false
     if (pattern.query.length === 0) return true
     this.#parameters ??= firstValues([this.#query, this.#embeddedQuery])
-    const parameters = this.#parameters
-    return pattern.query.every(([name, value]) => parameters.get(name) === value)
+    for (const [name, value] of pattern.query) {
+      if (this.#parameters.get(name) !== value) return false
+    }
+    return true
   }
 }
 
