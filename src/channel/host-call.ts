@@ -65,7 +65,13 @@ export async function callHost(call: HostCall, options: HostCallOptions, signal?
     const [path = '', query = ''] = splitOnce(call.target, '?')
     headers.push(
       AUTHORIZATION_HEADER,
-      authorizationValue(call.signWith, { method: call.method, path, query, headers, body }),
+      authorizationValue(call.signWith, {
+        method: call.method,
+        path,
+        query,
+        headers,
+        body,
+      }),
     )
   }
   const timeout = AbortSignal.timeout(options.timeoutMs)

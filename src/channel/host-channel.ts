@@ -116,7 +116,12 @@ export function parseLatchedKey(text: string): LatchedKey {
     throw new AgentError('KEY_INVALID', `Cannot use the key: its scheme is not ${AUTHORIZATION_SCHEME}`)
   }
   if (!isKeyGuid(guid)) throw new AgentError('KEY_INVALID', 'Cannot use the key: its guid is not a guid')
-  return { guid, incarnationId: incarnationId ?? undefined, issued, key: new SecretKey(key) }
+  return {
+    guid,
+    incarnationId: incarnationId ?? undefined,
+    issued,
+    key: new SecretKey(key),
+  }
 }
 
 /** Renders the key file: member order and indentation as other agents write it. Holds the key: for the store alone. */

@@ -74,7 +74,12 @@ const MIN_WAKE_INTERVAL_MS = 1000
 /** Makes the keeper. Nothing happens before `run`. */
 export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   const { host, store, clock, log, events } = options
-  let current: ChannelSnapshot = { stateText: UNKNOWN_STATE, state: undefined, key: undefined, isLatched: false }
+  let current: ChannelSnapshot = {
+    stateText: UNKNOWN_STATE,
+    state: undefined,
+    key: undefined,
+    isLatched: false,
+  }
   let lastStatusText = ''
   let lastMessage = ''
   let lastWakeMs = Number.NEGATIVE_INFINITY
@@ -138,7 +143,9 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       if (wasState !== 'disabled' || !current.isLatched) reach('Customer has not enforce the secure channel state.')
       replace({ key: undefined, isLatched: true })
     } else if (needsKey(status, current.key)) {
-      replace({ isLatched: current.key !== undefined && status.keyGuid === undefined })
+      replace({
+        isLatched: current.key !== undefined && status.keyGuid === undefined,
+      })
       const key = await obtainKey(status, signal)
       if (key !== undefined) replace({ key, isLatched: true })
     } else {
@@ -171,26 +178,23 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
         )
       }
     }
-    const key = await step('Failed to acquire key details: ', () => host.acquireKey(signal))
-    if (key === undefined) return undefined
-    const isReady =
-      (await step('Failed to save key details to file: ', async () => (await store.write(key), true))) &&
-      (await step(
-        `Failed to check the key '${key.guid}' details saved locally: `,
-        async () => (await store.check(key), true),
-        '.',
-      )) &&
-      (await step('Failed to attest the key: ', async () => (await host.attestKey(key, signal), true)))
-    if (isReady !== true) return undefined
+    const acquired = await attempt('Failed to acquire key details: ', () => host.acquireKey(signal))
+    if (acquired === undefined) return undefined
+    const key = acquired.value
+    const checkPrefix = `Failed to check the key '${key.guid}' details saved locally: `
+    if ((await attempt('Failed to save key details to file: ', () => store.write(key))) === undefined) return undefined
+    if ((await attempt(checkPrefix, () => store.check(key), '.')) === undefined) return undefined
+    if ((await attempt('Failed to attest the key: ', () => host.attestKey(key, signal))) === undefined) return undefined
     reach('Successfully attest the key and ready to use.')
     const removed = await store.removeOthers(key.guid)
     if (removed > 0) log.info(`Removed ${removed} superseded key file(s)`)
     return key
   }
 
-  const step = async <T>(prefix: string, run: () => Promise<T>, suffix = ''): Promise<T | undefined> => {
+  /** Runs one step of obtaining a key. @returns `undefined` when it failed, which is told here. */
+  const attempt = async <T>(prefix: string, run: () => Promise<T>, suffix = ''): Promise<{ value: T } | undefined> => {
     try {
-      return await run()
+      return { value: await run() }
     } catch (error) {
       tell(`${prefix}${error instanceof AgentError ? error.message : describeError(error)}${suffix}`)
       return undefined

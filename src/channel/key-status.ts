@@ -127,14 +127,26 @@ function validate(status: v.InferOutput<typeof StatusSchema>): string[] {
 export function computeChannelState(status: KeyStatus): ChannelState {
   const { wireserver, imds } = status.authorizationRules ?? {}
   const wireserverId = wireserver?.id ?? ''
-  const ruleIds = { wireserver: wireserverId, imds: imds?.id ?? '', hostga: wireserverId }
+  const ruleIds = {
+    wireserver: wireserverId,
+    imds: imds?.id ?? '',
+    hostga: wireserverId,
+  }
   if (status.version !== '2.0') {
     const text = status.secureChannelState?.toLowerCase() ?? 'disabled'
     if (text === 'disabled') return { text, modes: allModes('disabled', 'disabled'), ruleIds }
-    return { text, modes: allModes('enforce', text === 'wireserverandimds' ? 'enforce' : 'audit'), ruleIds }
+    return {
+      text,
+      modes: allModes('enforce', text === 'wireserverandimds' ? 'enforce' : 'audit'),
+      ruleIds,
+    }
   }
   if (status.secureChannelEnabled !== true || status.authorizationRules === undefined) {
-    return { text: 'disabled', modes: allModes('disabled', 'disabled'), ruleIds }
+    return {
+      text: 'disabled',
+      modes: allModes('disabled', 'disabled'),
+      ruleIds,
+    }
   }
   const modes = allModes(resolveMode(wireserver?.mode), resolveMode(imds?.mode))
   const text = `WireServer ${word(modes.wireserver)} -  IMDS ${word(modes.imds)} - HostGA ${word(modes.hostga)}`
