@@ -130,6 +130,22 @@ describe('parseIpv6() accepts what the system accepts', () => {
     fc.ipV6(),
     fc.string({ unit: fc.constantFrom(...'0af:.1'), maxLength: 12 }),
   )
+  for (const text of [
+    '1::2:3:4:5:6:7',
+    '1::2:3:4:5:6:7:8',
+    '1:2:3:4:5:6:7::',
+    '1:2:3:4:5:6:7:8::',
+    '1:2:3:4:5:6:1.2.3.4',
+    '1:2:3:4:5:6:7:1.2.3.4',
+    '1::2::3',
+    ':::',
+    '::',
+    ':',
+    '1.2.3.4::',
+  ]) {
+    test(text, () => assert.equal(parseIpv6(text) !== undefined, isIPv6(text)))
+  }
+
   test('generated texts', () => {
     fc.assert(
       fc.property(texts, (text) => {
