@@ -6,7 +6,7 @@
  * executable must be the recorded inode; otherwise the executable is unknown. uid and gid are the kernel's and stand.
  */
 
-import type { ConnectionRecord } from '../ebpf/records.ts'
+import { type ConnectionRecord, isSameStart } from '../ebpf/records.ts'
 import { type Caller, UNDEFINED_TEXT } from './caller.ts'
 import { renderCommandLine } from './command-line.ts'
 import type { HostNamespaces, ProcessView, ProcReader } from './process.ts'
@@ -26,9 +26,6 @@ export interface IdentityOptions {
 
 /** Inode number of the initial user namespace. Source: include/linux/proc_ns.h, PROC_USER_INIT_INO. */
 const INITIAL_USER_NAMESPACE = 0xeffffffd
-
-/** Nanoseconds in a clock tick as /proc shows them (USER_HZ is 100 on every architecture we know). */
-const NS_PER_TICK = 10_000_000n
 
 interface ProcessFacts {
   readonly exePath: string | undefined
@@ -81,7 +78,8 @@ function readProcess(record: ConnectionRecord, proc: ProcReader, namespaces: Hos
   using view = proc.open(record.pid)
   if (view === undefined) return unknown('the process is gone')
   const ticks = view.startTicks()
-  if (ticks !== record.startTimeNs / NS_PER_TICK) return unknown('the process id belongs to another process by now')
+  if (ticks === undefined || !isSameStart(record, ticks))
+    return unknown('the process id belongs to another process by now')
   return readExecutable(record, view, proc, namespaces)
 }
 
@@ -106,7 +104,7 @@ function readExecutable(
     }
   }
   const path = exe.path.endsWith(DELETED) ? exe.path.slice(0, -DELETED.length) : exe.path
-  if (record.mountNamespace !== namespaces.hostMount && !isHostFile(path, record, proc)) {
+  if (!isHostMount(record, namespaces) && !isHostFile(path, record, proc)) {
     const doubt = `the executable '${path}' lies in another mount namespace and is not the host's file of that name`
     return { exePath: undefined, commandLine: commandLine(), doubt }
   }
@@ -116,8 +114,12 @@ function readExecutable(
 /** The kernel's mark of a replaced or removed file. The inode was verified, so the name in front of it was its name. */
 const DELETED = ' (deleted)'
 
+/** In these namespaces only root decides what stands at a path. */
+function isHostMount({ mountNamespace }: ConnectionRecord, { hostMount, ownMount }: HostNamespaces): boolean {
+  return mountNamespace !== 0 && (mountNamespace === hostMount || mountNamespace === ownMount)
+}
+
 /** A sandboxed service sees the host's files in a mount namespace of its own: the very file proves itself. */
 function isHostFile(path: string, record: ConnectionRecord, proc: ProcReader): boolean {
-  const file = proc.hostFile(path)
-  return file !== undefined && file.inode === record.exeInode && file.device === BigInt(record.exeDevice)
+  return proc.hostFiles(path).some((file) => file.inode === record.exeInode && file.device === BigInt(record.exeDevice))
 }

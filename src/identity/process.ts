@@ -8,11 +8,15 @@
 
 import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 
-/** The executable of a process. `device` and `inode` as stat(2) gives them. */
-export interface Executable {
-  readonly path: string
+/** What tells a file from all others: `device` and `inode` as stat(2) gives them. */
+export interface FileId {
   readonly inode: bigint
   readonly device: bigint
+}
+
+/** The executable of a process. */
+export interface Executable extends FileId {
+  readonly path: string
 }
 
 /** An open view of one process. Every read gives `undefined` when the process is gone or may not be read. */
@@ -27,13 +31,15 @@ export interface ProcessView extends Disposable {
 export interface ProcReader {
   /** @returns `undefined` when there is no such process. The view must be disposed. */
   open(pid: number): ProcessView | undefined
-  /** What stands at `path` in the mount namespace of process 1: the host's own file of that name. */
-  hostFile(path: string): { readonly inode: bigint; readonly device: bigint } | undefined
+  /** The host's own files of the name `path`: as process 1 sees it, and as the agent does. */
+  hostFiles(path: string): FileId[]
 }
 
 /** Namespaces by their inode numbers; 0 when unreadable, which equals none. */
 export interface HostNamespaces {
+  /** Of process 1. A service manager may give the agent a mount namespace of its own over the same files. */
   readonly hostMount: number
+  readonly ownMount: number
   readonly ownPid: number
 }
 
@@ -68,18 +74,20 @@ export const procReader: ProcReader = {
       [Symbol.dispose]: () => closeSync(fd),
     }
   },
-  hostFile: (path) =>
-    attempt(() => {
-      const { ino, dev } = statSync(`/proc/1/root${path}`, { bigint: true })
-      return { inode: ino, device: dev }
+  hostFiles: (path) =>
+    [`/proc/1/root${path}`, path].flatMap((name) => {
+      const stat = attempt(() => statSync(name, { bigint: true }))
+      return stat === undefined ? [] : [{ inode: stat.ino, device: stat.dev }]
     }),
 }
 
-/** Reads which mount namespace process 1 is in and which pid namespace we are in. Neither changes while we live. */
+/** Reads the namespaces that decide what a path and a pid mean here. None changes while we live. */
 export function readHostNamespaces(): HostNamespaces {
+  const read = (link: string) => attempt(() => parseNamespace(readlinkSync(link))) ?? 0
   return {
-    hostMount: attempt(() => parseNamespace(readlinkSync('/proc/1/ns/mnt'))) ?? 0,
-    ownPid: attempt(() => parseNamespace(readlinkSync('/proc/self/ns/pid'))) ?? 0,
+    hostMount: read('/proc/1/ns/mnt'),
+    ownMount: read('/proc/self/ns/mnt'),
+    ownPid: read('/proc/self/ns/pid'),
   }
 }
 

@@ -134,7 +134,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       if (log.isEnabled('Trace')) {
         log.write(request, 'Trace', `Use claims: ${options.claimsJson(caller)}`)
         if (caller.doubt !== undefined) log.write(request, 'Trace', `The executable is unknown: ${caller.doubt}`)
-        log.write(request, 'Trace', `Decision: ${verdict.outcome}: ${options.describeVerdict(verdict)}`)
+        log.write(request, 'Trace', `Decision: ${options.describeVerdict(verdict)}`)
       }
       if (verdict.outcome === 'ok') return
       const isNew = record(denied, request, caller, 403, 'Authorize failed')
