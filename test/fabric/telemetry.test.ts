@@ -62,7 +62,7 @@ const NOT_XML: [situation: string, change: (xml: string) => string | Buffer, rea
   ['an unescaped "<" in a value', (xml) => xml.replace('&lt;', '<'), /holds "<"/],
   ['a reference to a forbidden character', (xml) => xml.replace('&lt;', '&#8;'), /no known reference/],
   ['an unquoted value', (xml) => xml.replace('Value="12"', 'Value=12'), /not quoted/],
-  ['a CDATA end inside the section', (xml) => xml.replace('say', 'sa]]>y'), /./],
+  ['a CDATA end inside the section', (xml) => xml.replace('say', 'sa]]>y'), /"\]\]>" in text/],
   ['an element that is not closed', (xml) => xml.replace('</TelemetryData>', ''), /not closed/],
   ['text behind the root', (xml) => `${xml}x`, /text after the root/],
   ['an attribute twice', (xml) => xml.replace('version="1.0">', 'version="1.0" version="1.0">'), /repeated/],
