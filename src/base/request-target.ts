@@ -1,14 +1,22 @@
 /**
- * Takes the request target of an HTTP/1 request apart without changing a byte of it.
- * The agent judges and signs what was sent; URL classes decode and normalise, so none is used.
+ * Takes the request target of an HTTP/1 request apart, without judging, decoding or changing a byte of it.
+ *
+ * The agent judges and signs what was sent; URL classes decode and normalise, so none is used. Every text gives a
+ * result. Targets that HTTP does not know (`foo/bar`) are read like an absolute form without its scheme, so that whatever
+ * they name still meets the rules.
  * Source: RFC 9112 section 3.2.
  */
 
-/** The parts of a target. `path` and `query` are exactly as received; `query` has no leading `?`. */
+/** What a decision reads of a request: method and target exactly as they stood in the request line. */
+export interface RequestLine {
+  readonly method: string
+  readonly target: string
+}
+
+/** The raw parts of a target; `undefined` is a part that is absent, which is not the same as empty. */
 export interface RequestTarget {
-  /** Scheme as written, only of an absolute-form target. */
+  /** Scheme as written, of an absolute form. */
   readonly scheme: string | undefined
-  /** Authority as written, only of an absolute-form target. */
   readonly authority: string | undefined
   /** `/a%2Fb`, `*`, or `/` for an absolute form without a path. */
   readonly path: string
@@ -18,21 +26,23 @@ export interface RequestTarget {
   readonly withoutFragment: string
 }
 
-const ABSOLUTE = /^([A-Za-z][A-Za-z0-9+.-]*):\/\/([^/?]*)/
-
-/** Splits `target`. Total: every string gives a result. */
+/** Splits a target in any of the forms: origin `/p?q`, absolute `http://host/p?q`, asterisk `*`, authority `host:port`. */
 export function parseRequestTarget(target: string): RequestTarget {
   const hash = target.indexOf('#')
-  const whole = hash === -1 ? target : target.slice(0, hash)
-  const absolute = whole.charCodeAt(0) === 0x2f ? null : ABSOLUTE.exec(whole)
-  const rest = absolute === null ? whole : whole.slice(absolute[0].length)
-  const mark = rest.indexOf('?')
-  const path = mark === -1 ? rest : rest.slice(0, mark)
-  return {
-    scheme: absolute?.[1],
-    authority: absolute?.[2],
-    path: path === '' && absolute !== null ? '/' : path,
-    query: mark === -1 ? '' : rest.slice(mark + 1),
-    withoutFragment: whole,
+  const text = hash === -1 ? target : target.slice(0, hash)
+  if (text.startsWith('/') || text === '*') {
+    return { scheme: undefined, authority: undefined, ...splitQuery(text), withoutFragment: text }
   }
+  const scheme = /^[A-Za-z][A-Za-z0-9+.-]*(?=:\/\/)/.exec(text)?.[0]
+  const rest = scheme === undefined ? text : text.slice(scheme.length + '://'.length)
+  const authorityEnd = rest.search(/[/?]/)
+  const authority = authorityEnd === -1 ? rest : rest.slice(0, authorityEnd)
+  const { path, query } = splitQuery(rest.slice(authority.length))
+  return { scheme, authority, path: scheme !== undefined && path === '' ? '/' : path, query, withoutFragment: text }
+}
+
+function splitQuery(text: string): { path: string; query: string } {
+  const mark = text.indexOf('?')
+  if (mark === -1) return { path: text, query: '' }
+  return { path: text.slice(0, mark), query: text.slice(mark + 1) }
 }

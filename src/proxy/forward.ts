@@ -17,7 +17,7 @@ const REPEATABLE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 /** Sends the request to the host and its answer to the client. Resolves when both are done or given up. */
 export async function forward(exchange: Exchange, caller: Caller, stages: ProxyStages): Promise<void> {
   const { request, response, target, isExempt } = exchange
-  if (!target.withoutFragment.startsWith('/') && target.authority === undefined) {
+  if (!target.withoutFragment.startsWith('/') && target.scheme?.toLowerCase() !== 'http') {
     // `*` and authority forms mean nothing to the services behind us, and the pool cannot write them.
     stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
     return sendAnswer(response, BAD_REQUEST)

@@ -9,13 +9,13 @@
  *     method GET, destination imds, segments metadata a token, trailing slash, query k: ["a b", "c"]
  */
 
+import type { RequestLine, RequestTarget } from '../base/request-target.ts'
+import { parseRequestTarget } from '../base/request-target.ts'
 import type { CanonicalFailure } from './canonical-failure.ts'
 import { canonicalFailure, isCanonicalFailure } from './canonical-failure.ts'
 import type { Destination } from './destination.ts'
 import { classifyDestination } from './destination.ts'
 import { decodeStrict } from './percent.ts'
-import type { RequestLine, RequestTarget } from './request-target.ts'
-import { splitTarget } from './request-target.ts'
 
 /** ASCII lower case, never empty, never `.` or `..`, without `/` and `;`. The root has no segments and no trailing slash. */
 export interface CanonicalPath {
@@ -37,7 +37,7 @@ const METHODS: ReadonlySet<string> = new Set(['GET', 'POST', 'PUT', 'DELETE', 'H
 
 /** Canonicalises a request line. Total: any text gives a request or a failure, in linear time. */
 export function canonicalize(request: RequestLine): CanonicalRequest | CanonicalFailure {
-  return canonicalizeParts(request.method, splitTarget(request.target))
+  return canonicalizeParts(request.method, parseRequestTarget(request.target))
 }
 
 /** The same for a target that is already taken apart. */
@@ -49,9 +49,8 @@ export function canonicalizeParts(method: string, target: RequestTarget): Canoni
   const path = canonicalPath(target.path)
   if (isCanonicalFailure(path)) return path
   // A request line is ASCII (RFC 9112 section 3); what a server makes of other bytes is its secret, so they never match.
-  if (target.query !== undefined && surveyCharacters(target.query) === 'non-ascii')
-    return canonicalFailure('CANON_NON_ASCII')
-  const query = canonicalQuery(target.query ?? '')
+  if (surveyCharacters(target.query) === 'non-ascii') return canonicalFailure('CANON_NON_ASCII')
+  const query = canonicalQuery(target.query)
   if (isCanonicalFailure(query)) return query
   return { method, destination, path, query }
 }

@@ -14,6 +14,8 @@
  */
 
 import type { EndpointName } from '../base/endpoints.ts'
+import type { RequestLine, RequestTarget } from '../base/request-target.ts'
+import { parseRequestTarget } from '../base/request-target.ts'
 import type { CanonicalCode } from './canonical-failure.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
 import { matchesPattern } from './canonical-pattern.ts'
@@ -22,8 +24,6 @@ import type { Divergence } from './divergence.ts'
 import { rawUri } from './divergence.ts'
 import { isExemptUpload } from './exempt-upload.ts'
 import { LegacyRequest } from './match.ts'
-import type { RequestLine, RequestTarget } from './request-target.ts'
-import { splitTarget } from './request-target.ts'
 import type { RuleCaller } from './selectors.ts'
 import { matchesIdentity } from './selectors.ts'
 import type { CompiledPrivilege, EndpointPolicy } from './snapshot.ts'
@@ -104,7 +104,7 @@ function ruleSetOf(policy: EndpointPolicy | undefined): { ruleSetId?: string } {
 }
 
 function askRules(policy: EndpointPolicy, caller: RuleCaller, request: RequestLine, mode: CanonicalMode): Verdict {
-  const target = splitTarget(request.target)
+  const target = parseRequestTarget(request.target)
   const legacy = askLegacy(policy, caller, target)
   if (mode === 'off') return conclude(policy, 'legacy', legacy)
 

@@ -1,7 +1,7 @@
 /** The two matchers disagree about a request: the record of it, and the line it makes in the connection log. */
 
+import type { RequestTarget } from '../base/request-target.ts'
 import type { CanonicalCode } from './canonical-failure.ts'
-import type { RequestTarget } from './request-target.ts'
 
 /** One disagreement between the verdicts of the rules, before elevation and audit mode soften or harden them. */
 export interface Divergence {

@@ -5,8 +5,8 @@
  * host expects the same answer from every agent. The canonical matcher is what closes them.
  */
 
+import type { RequestTarget } from '../base/request-target.ts'
 import { decodeLossy } from './percent.ts'
-import type { RequestTarget } from './request-target.ts'
 
 /** A privilege as this matcher reads it: all in Unicode lower case, nothing percent-decoded. */
 export interface LegacyPattern {
@@ -42,7 +42,7 @@ export class LegacyRequest {
     const mark = path.indexOf('?')
     this.path = mark === -1 ? path : path.slice(0, mark)
     this.#embeddedQuery = mark === -1 ? '' : path.slice(mark + 1)
-    this.#query = target.query ?? ''
+    this.#query = target.query
   }
 
   /** Tells whether the path starts with the pattern's and every parameter it names has the value it names. */

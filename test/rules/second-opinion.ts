@@ -6,9 +6,9 @@
  */
 
 import type { EndpointName } from '../../src/base/endpoints.ts'
+import type { RequestLine } from '../../src/base/request-target.ts'
 import type { CanonicalMode, Outcome } from '../../src/rules/decide.ts'
 import type { AuthorizationItem, Identity, Privilege } from '../../src/rules/document.ts'
-import type { RequestLine } from '../../src/rules/request-target.ts'
 import type { RuleCaller } from '../../src/rules/selectors.ts'
 
 export interface Opinion {
