@@ -1,0 +1,84 @@
+/**
+ * Runs the project's checks: `npm test` for all, `npm test -- unit kernel` for some.
+ *
+ * Layers run one after the other, the quick ones first; the first that fails ends the run. Kernel and end-to-end tests
+ * change namespaces and cgroups of the machine and so run one file at a time.
+ */
+
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+
+const ROOT = dirname(import.meta.dirname)
+
+/** Folders of unit tests: they need nothing but Node. */
+const UNIT = 'agent,base,channel,cli,config,ebpf,fabric,identity,proxy,rules,sys,telemetry'
+
+interface Layer {
+  readonly name: string
+  readonly command: readonly string[]
+  /** Needs the built executable. */
+  readonly needsBuild?: boolean
+  readonly needsRoot?: boolean
+}
+
+const nodeTest = (concurrency: number, ...patterns: string[]) => [
+  process.execPath,
+  '--disable-warning=ExperimentalWarning',
+  '--test',
+  `--test-concurrency=${concurrency}`,
+  ...patterns,
+]
+
+const LAYERS: readonly Layer[] = [
+  { name: 'typecheck', command: ['tsc', '-p', 'tsconfig.json'] },
+  { name: 'lint', command: ['biome', 'check', '--error-on-warnings', '.'] },
+  { name: 'unit', command: nodeTest(2, 'test/*.test.ts', `test/{${UNIT}}/**/*.test.ts`) },
+  { name: 'build', command: nodeTest(1, 'test/build/**/*.test.ts'), needsBuild: true },
+  { name: 'kernel', command: nodeTest(1, 'test/kernel/**/*.test.ts'), needsRoot: true },
+  { name: 'e2e', command: nodeTest(1, 'test/e2e/**/*.test.ts'), needsRoot: true, needsBuild: true },
+]
+
+function run(command: readonly string[]): boolean {
+  const [program = '', ...args] = command
+  const result = spawnSync(program, args, { cwd: ROOT, stdio: 'inherit' })
+  if (result.error !== undefined) process.stderr.write(`${result.error.message}\n`)
+  return result.status === 0
+}
+
+/** Builds once for all layers, unless another executable is to be tested. */
+function provideExecutable(): boolean {
+  if (process.env.AGENT_UNDER_TEST !== undefined) return existsSync(process.env.AGENT_UNDER_TEST)
+  process.stdout.write('\n== build the executable\n')
+  process.env.AGENT_UNDER_TEST = join(ROOT, 'dist', 'azure-proxy-agent')
+  return run([process.execPath, 'build.mjs'])
+}
+
+function main(names: readonly string[]): number {
+  const unknown = names.find((name) => !LAYERS.some((layer) => layer.name === name))
+  if (unknown !== undefined) {
+    process.stderr.write(`There is no layer '${unknown}': know ${LAYERS.map((layer) => layer.name).join(', ')}\n`)
+    return 2
+  }
+  const layers = LAYERS.filter((layer) => names.length === 0 || names.includes(layer.name))
+  if (layers.some((layer) => layer.needsRoot) && process.getuid?.() !== 0) {
+    process.stderr.write('Kernel and end-to-end tests need root. As another user: npm test -- typecheck lint unit\n')
+    return 1
+  }
+  let isBuilt = false
+  for (const layer of layers) {
+    if (layer.needsBuild && !isBuilt) {
+      isBuilt = provideExecutable()
+      if (!isBuilt) return 1
+    }
+    process.stdout.write(`\n== ${layer.name}\n`)
+    if (!run(layer.command)) {
+      process.stderr.write(`\nFailed: ${layer.name}\n`)
+      return 1
+    }
+  }
+  process.stdout.write(`\nAll passed: ${layers.map((layer) => layer.name).join(', ')}\n`)
+  return 0
+}
+
+process.exitCode = main(process.argv.slice(2))
