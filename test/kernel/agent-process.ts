@@ -1,0 +1,144 @@
+/**
+ * Stands for the agent in a lab: a listener that answers with the record of each connection, and a redirector that is
+ * steered by lines of JSON. Run inside the namespace, where the listener is.
+ *
+ *     argv[2]   JSON of `AgentSetup`
+ *     stdin     {"do": "policy", "entries": […]} and so on, see `COMMANDS`
+ *     stdout    one line of JSON per command, and `{"ready":true}` or `{"failed":…}` first
+ */
+
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { statSync } from 'node:fs'
+import { createServer, get } from 'node:http'
+import type { Socket } from 'node:net'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import type { KernelProbes, Probe } from '../../src/ebpf/probe.ts'
+import type { ConnectionRecord, PolicyEntry } from '../../src/ebpf/records.ts'
+import { monotonicNowNs } from '../../src/ebpf/records.ts'
+import { REAL_REDIRECTOR_ENV, type RedirectorEnv, startRedirector } from '../../src/ebpf/redirector.ts'
+import { fdOfSocket, readNetnsCookie } from '../../src/sys/socket.ts'
+
+/** What the kernel is made to lack, besides where to attach. */
+export interface AgentSetup {
+  readonly cgroupPath: string
+  readonly without?: readonly (keyof KernelProbes | 'btf' | 'run')[]
+}
+
+type Command =
+  | { do: 'policy'; entries: PolicyEntry[] }
+  | { do: 'taking'; on: boolean }
+  | { do: 'take'; address: string; port: number }
+  | { do: 'connect'; address: string; port: number }
+  | { do: 'child'; file: string; args: string[] }
+  | { do: 'readPolicy' | 'counters' | 'features' | 'attached' | 'detach' | 'self' }
+
+const setup = JSON.parse(process.argv[2]!) as AgentSetup
+let taking = true
+const records = new WeakMap<Socket, Taken>()
+
+interface Taken {
+  readonly record: ConnectionRecord | undefined
+  readonly ageNs: bigint | undefined
+  readonly peer: string
+}
+
+const server = createServer((request, response) => {
+  response.end(stringify({ who: 'listener', ...records.get(request.socket) }))
+})
+server.listen({ host: '127.0.0.1', port: 3080, backlog: 512 })
+await once(server, 'listening')
+
+const redirector = start()
+server.on('connection', (socket) => {
+  const { remoteAddress = '', remotePort = 0 } = socket
+  const record = taking ? redirector.takeRecord(remoteAddress, remotePort) : undefined
+  const ageNs = record && monotonicNowNs() - record.recordedAtNs
+  records.set(socket, { record, ageNs, peer: remoteAddress })
+})
+print({ ready: true })
+
+for await (const line of createInterface({ input: process.stdin })) {
+  try {
+    print({ answer: await obey(JSON.parse(line) as Command) })
+  } catch (error) {
+    print({ error: String(error) })
+  }
+}
+process.exit(0)
+
+function start() {
+  try {
+    const servedNetns = readNetnsCookie(fdOfSocket(server))
+    const listener = { address: '127.0.0.1', port: 3080 }
+    return startRedirector({ cgroupPath: setup.cgroupPath, listener, servedNetns }, environment())
+  } catch (error) {
+    print({ failed: String(error) })
+    throw error
+  }
+}
+
+function environment(): RedirectorEnv {
+  const without = new Set<string>(setup.without)
+  const no: Probe = { answer: 'no', because: 'the test says so' }
+  const probes = Object.entries(REAL_REDIRECTOR_ENV.probes).map(([name, probe]) => [
+    name,
+    without.has(name) ? () => no : probe,
+  ])
+  return {
+    ...REAL_REDIRECTOR_ENV,
+    probes: Object.fromEntries(probes) as KernelProbes,
+    ...(without.has('btf') ? { readBtf: () => undefined } : {}),
+    ...(without.has('run') ? { ownIdentityWays: ['connect' as const] } : {}),
+  }
+}
+
+async function obey(command: Command): Promise<unknown> {
+  switch (command.do) {
+    case 'policy':
+      return redirector.reconcilePolicy(command.entries)
+    case 'taking':
+      taking = command.on
+      return taking
+    case 'take':
+      return redirector.takeRecord(command.address, command.port)
+    case 'connect':
+      return JSON.parse(await fetchText(command.address, command.port))
+    case 'child':
+      return JSON.parse((await promisify(execFile)(command.file, command.args)).stdout)
+    case 'readPolicy':
+      return redirector.readPolicy()
+    case 'counters':
+      return redirector.counters()
+    case 'features':
+      return redirector.features
+    case 'attached':
+      return redirector.isAttached()
+    case 'detach':
+      return redirector.detach()
+    case 'self':
+      return { pid: process.pid, pidNamespace: statSync('/proc/self/ns/pid').ino }
+  }
+}
+
+function fetchText(host: string, port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    get({ host, port, agent: false }, (response) => {
+      let text = ''
+      response.on('data', (chunk) => {
+        text += chunk
+      })
+      response.on('end', () => resolve(text))
+    }).on('error', reject)
+  })
+}
+
+function print(value: unknown): void {
+  process.stdout.write(`${stringify(value)}\n`)
+}
+
+/** BigInts become strings; what is undefined is left out. */
+function stringify(value: unknown): string {
+  return JSON.stringify(value, (_, item) => (typeof item === 'bigint' ? String(item) : item))
+}
