@@ -94,6 +94,16 @@ const MODES: [situation: string, options: Partial<ChannelOptions>, wireserver: M
     'audit',
   ],
   [
+    '2.0, modes in odd spellings',
+    {
+      enabled: true,
+      rules: { wireserver: { defaultAccess: 'allow', mode: 'Enforce' }, imds: { defaultAccess: 'allow', mode: 'foo' } },
+    },
+    'enforce',
+    'enforce',
+    'audit',
+  ],
+  [
     '2.0 switched off, rules left in place',
     { enabled: false, rules: { wireserver: { defaultAccess: 'allow', mode: 'enforce' } } },
     'disabled',

@@ -35,7 +35,8 @@ export type KeyStanding = 'offered' | 'latched' | 'retired'
 /** An item of `authorizationRules`, as the host sends it; `id` is made up, and changed with the item, if left out. */
 export interface RuleItem {
   defaultAccess: 'allow' | 'deny'
-  mode: Mode
+  /** Sent as it is; what is no mode at all counts as `audit` here: the host serves, and the record shows. */
+  mode: Mode | (string & {})
   id?: string
   rules?: unknown
 }
@@ -76,6 +77,7 @@ export const DEFAULT_CHANNEL: ChannelOptions = {
 }
 
 const AUTHORIZATION_SCHEME = 'Azure-HMAC-SHA256'
+const MODES: readonly Mode[] = ['disabled', 'audit', 'enforce']
 const RETIRED_KEYS_KEPT = 64
 
 /** Holds the keys and the channel's settings. Time enters through `nowMs`, the host's own clock. */
@@ -117,7 +119,7 @@ export class Channel {
   /** Changes what is given and keeps the rest. Rule items without `id` get one that no earlier item had. */
   configure(changes: Partial<ChannelOptions>): void {
     const merged: ChannelOptions = { ...this.#options, ...changes }
-    if (changes.rules !== undefined) merged.rules = this.#withIds(changes.rules)
+    if (changes.rules) merged.rules = this.#withIds(changes.rules)
     this.#options = merged
   }
 
@@ -130,7 +132,8 @@ export class Channel {
       return level === 'WireserverAndImds' ? 'enforce' : 'audit'
     }
     if (!enabled) return 'disabled'
-    return (endpoint === 'imds' ? rules?.imds?.mode : rules?.wireserver?.mode) ?? 'disabled'
+    const mode = (endpoint === 'imds' ? rules?.imds?.mode : rules?.wireserver?.mode) ?? 'disabled'
+    return MODES.find((known) => known === mode.toLowerCase()) ?? 'audit'
   }
 
   /** Builds the answer to `GET /secure-channel/status`. */

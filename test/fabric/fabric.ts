@@ -282,8 +282,8 @@ export class Fabric implements HostControl {
     this.#dateAtS = -1
   }
 
-  setListener(endpoint: EndpointName, mode: ListenerMode): Promise<void> {
-    return this.#endpoints[endpoint].setMode(mode)
+  async setListener(endpoint: EndpointName, mode: ListenerMode): Promise<void> {
+    await this.#endpoints[endpoint].setMode(mode)
   }
 
   setDocuments(changes: Partial<VmDocuments>): void {

@@ -239,6 +239,16 @@ test('FaultList counts down what to skip and what to meet, and removes by number
   assert.deepEqual(list.list(), [])
 })
 
+test('FaultList.add() refuses slips instead of meeting nothing, or everything', () => {
+  const list = new FaultList()
+  assert.throws(
+    () => list.add({ target: '/x', fault: { kind: 'close' } } as unknown as FaultRule),
+    /no member "target"/,
+  )
+  assert.throws(() => list.add({ fault: { kind: 'closed' } } as unknown as FaultRule), /no kind "closed"/)
+  assert.throws(() => list.add({} as FaultRule), /no kind "undefined"/)
+})
+
 const ACQUIRE = requestBytes({
   method: 'POST',
   target: '/secure-channel/key',

@@ -1,8 +1,8 @@
 /**
  * Scripted misbehaviour of the host. A fault is data, so that it can be set from a test or over the control socket.
  *
- * `Before` faults answer in the endpoint's place: the request has no effect at the host. All others change how the
- * endpoint's answer travels. Faults of one request add up, in the order in which they were set.
+ * Some faults stand in the endpoint's place, and the request has no effect at the host (`status`, `raw`, `stop-reading`,
+ * and `never-answer`, `close`, `reset` unless told otherwise). All others change how the endpoint's answer travels. Faults of one request add up, in the order in which they were set.
  */
 
 import type { Answer } from './answer.ts'
@@ -133,6 +133,37 @@ const NO_FAULT_DELIVERY: Readonly<Delivery> = {
   raw: undefined,
 }
 
+const RULE_MEMBERS: Readonly<Record<keyof FaultRule, true>> = {
+  endpoint: true,
+  method: true,
+  path: true,
+  targetIncludes: true,
+  skip: true,
+  times: true,
+  fault: true,
+}
+
+const KINDS: Readonly<Record<Fault['kind'], true>> = {
+  status: true,
+  delay: true,
+  'never-answer': true,
+  close: true,
+  reset: true,
+  'stop-reading': true,
+  'reset-mid-body': true,
+  truncate: true,
+  'garbage-body': true,
+  'patch-json': true,
+  chunked: true,
+  'until-close': true,
+  'slow-body': true,
+  informational: true,
+  'huge-body': true,
+  headers: true,
+  'close-after': true,
+  raw: true,
+}
+
 /** A rule with its number and what is left of its counts. */
 export interface ActiveFault {
   readonly id: number
@@ -146,8 +177,16 @@ export class FaultList {
   #active: (ActiveFault & { matchesPath: (path: string) => boolean })[] = []
   #lastId = 0
 
-  /** Adds a rule behind the others. @returns the number to remove it by. */
+  /**
+   * Adds a rule behind the others. @returns the number to remove it by.
+   * @throws Error for a kind or a member that does not exist: a fault with a slip in it would meet nothing, or everything.
+   */
   add(rule: FaultRule): number {
+    const unknown = Object.keys(rule).find((name) => !Object.hasOwn(RULE_MEMBERS, name))
+    if (unknown !== undefined) throw new Error(`Cannot add a fault: a rule has no member "${unknown}"`)
+    const kind: unknown = rule.fault?.kind
+    if (typeof kind !== 'string' || !Object.hasOwn(KINDS, kind))
+      throw new Error(`Cannot add a fault: no kind "${kind}"`)
     const id = ++this.#lastId
     this.#active.push({
       id,

