@@ -8,7 +8,7 @@
 
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findCgroup } from '../../src/ebpf/cgroup.ts'
@@ -122,11 +122,11 @@ class RealLab implements Lab {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#kill()
     const until = Date.now() + EMPTY_WITHIN_MS
-    while (this.#processes().length > 0 && Date.now() < until) await sleep(10)
+    // A process that is ending still occupies its cgroup after it has left the list, so only the removal itself tells.
+    for (this.#removeNow(); existsSync(this.cgroup) && Date.now() < until; this.#removeNow()) await sleep(10)
     process.off('exit', this.#atExit)
-    this.#removeNow()
+    if (existsSync(this.cgroup)) throw new Error(`Cannot remove ${this.cgroup}: still in use by ${this.#processes()}`)
   }
 
   #makeNamespace(name: string): void {
