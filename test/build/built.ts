@@ -72,7 +72,8 @@ export function run(file: string, args: readonly string[], env: NodeJS.ProcessEn
   return { status, stdout, stderr }
 }
 
-export interface Waiting {
+/** A started program; disposing of it kills it, should it still run. */
+export interface Waiting extends Disposable {
   readonly child: ChildProcessWithoutNullStreams
   /** Ends standard input, which ends the program, and tells how it went. */
   finish(): Promise<Run & { readonly signal: NodeJS.Signals | null }>
@@ -99,6 +100,7 @@ export async function startWaiting(file: string, env: NodeJS.ProcessEnv = {}): P
   })
   return {
     child,
+    [Symbol.dispose]: () => child.kill('SIGKILL'),
     async finish() {
       child.stdin.end()
       const [status, signal] = await closed

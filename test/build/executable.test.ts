@@ -58,7 +58,7 @@ test('the executable loads no shared object that OPENSSL_CONF names', () => {
 })
 
 test('the executable opens no debugger on SIGUSR1', async () => {
-  const waiting = await startWaiting(out)
+  using waiting = await startWaiting(out)
   for (let i = 0; i < 3; i++) {
     waiting.child.kill('SIGUSR1')
     await sleep(100)
@@ -72,7 +72,7 @@ test('the executable opens no debugger on SIGUSR1', async () => {
 })
 
 test('build() replaces an executable that is running, and leaves nothing else behind', async () => {
-  const waiting = await startWaiting(out)
+  using waiting = await startWaiting(out)
   const inode = statSync(out).ino
   await build({ entry: PROGRAM, out })
   assert.notEqual(statSync(out).ino, inode)
