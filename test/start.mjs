@@ -6,12 +6,14 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
+
+/** The pinned runtime, which comes with the npm packages. */
+const NODE = join(ROOT, 'node_modules', '.bin', 'node')
 
 /** Debian packages, and what shows that each is there: a command in PATH, or a shared library. */
 const DEBIAN_PACKAGES = [
@@ -75,34 +77,38 @@ function installDebianPackages() {
   if (status !== 0) fail(`apt-get could not install: ${list}`)
 }
 
-/** Runs `npm ci` when node_modules was not made from this lock file. */
-function installNpmPackages() {
-  const stampPath = join(ROOT, 'node_modules', '.cache', 'installed-from')
-  const lock = createHash('sha256').update(readFileSync(join(ROOT, 'package-lock.json'))).digest('hex')
-  const node = join(ROOT, 'node_modules', '.bin', 'node')
-  const isCurrent = existsSync(stampPath) && readFileSync(stampPath, 'utf8') === lock
-  if (isCurrent && isExecutable(node)) return
-  say('Installing npm packages …')
-  // The environment of an outer npm names its own package; the inner one finds ours by the working directory.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')))
-  const args = ['ci', '--no-audit', '--no-fund', '--loglevel=error']
-  if (run('npm', args, { env, stdio: ['ignore', 'ignore', 'inherit'] }) !== 0) fail('npm ci failed')
-  if (!isExecutable(node)) {
-    fail(`npm installed no Node runtime for this machine (${process.platform}-${process.arch}): only linux x64 and arm64 work`)
+/** Tells whether node_modules holds what the lock file names: npm keeps a list of what it installed. */
+function isInstalled() {
+  const read = (...path) => JSON.parse(readFileSync(join(ROOT, ...path), 'utf8')).packages
+  try {
+    const locked = read('package-lock.json')
+    const installed = read('node_modules', '.package-lock.json')
+    const isSame = (name) => installed[name]?.version === locked[name]?.version
+    const wanted = Object.keys(locked).filter((name) => name !== '' && locked[name].optional !== true)
+    return [...wanted, ...Object.keys(installed)].every(isSame) && isExecutable(NODE)
+  } catch {
+    return false
   }
-  mkdirSync(dirname(stampPath), { recursive: true })
-  writeFileSync(stampPath, lock)
+}
+
+function installNpmPackages() {
+  if (isInstalled()) return
+  say('Installing npm packages …')
+  const args = ['ci', '--no-audit', '--no-fund', '--loglevel=error']
+  if (run('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] }) !== 0) fail('npm ci failed')
+  if (!isExecutable(NODE)) {
+    fail(`npm installed no Node runtime for ${process.platform}-${process.arch}: only linux x64 and arm64 have one`)
+  }
 }
 
 const [task, ...rest] = process.argv.slice(2)
 if (task === undefined) fail('Usage: node test/start.mjs TASK.ts [ARGUMENTS]')
 installDebianPackages()
 installNpmPackages()
-const bin = join(ROOT, 'node_modules', '.bin')
-const child = spawnSync(join(bin, 'node'), ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {
+const child = spawnSync(NODE, ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {
   cwd: ROOT,
   stdio: 'inherit',
-  env: { ...process.env, PATH: `${bin}:${process.env.PATH}` },
+  env: { ...process.env, PATH: `${dirname(NODE)}:${process.env.PATH}` },
 })
 if (child.error) fail(`Cannot start ${task}: ${child.error.message}`)
 process.exit(child.status ?? 1)

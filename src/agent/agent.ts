@@ -46,7 +46,7 @@ import { openLogs } from './logs.ts'
 import { createProvisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createRulesHolder } from './rules-holder.ts'
-import { createStatusWriter, STATUS_DIRECTORY } from './status-writer.ts'
+import { createStatusWriter } from './status-writer.ts'
 
 export interface Agent {
   /** Runs until `stop` is called and everything has ended. Never rejects. */
@@ -226,7 +226,7 @@ export function startAgent(config: Config, version: string): Agent {
   )
   let redirectionStarted: Promise<void> | undefined
 
-  const statusWriter = createStatusWriter(STATUS_DIRECTORY, board, clock, log, config.monitorIntervalMs)
+  const statusWriter = createStatusWriter(config.statusFolder, board, clock, log, config.monitorIntervalMs)
   const run = async () => {
     await preparePrivateDirectory(join(dirname(config.latchKeyFolder), 'rules'))
     const keeping = provisioning.start().then(() => keeper.run(stopping.signal))

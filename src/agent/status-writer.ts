@@ -8,9 +8,6 @@ import type { Log } from '../base/log.ts'
 import { replaceFile } from '../base/private-file.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 
-/** External readers know only this place. */
-export const STATUS_DIRECTORY = '/var/log/azure-proxy-agent'
-
 export interface StatusWriter {
   /** Writes now and then every `intervalMs`, until `signal` is aborted. */
   run(signal: AbortSignal): Promise<void>

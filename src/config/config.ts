@@ -21,6 +21,8 @@ export interface Config {
   readonly eventFolder: string
   /** Directory of the key and the provision tag files; the local rules are in its sibling `rules`. */
   readonly latchKeyFolder: string
+  /** Directory of status.json. External readers know only the default. */
+  readonly statusFolder: string
   readonly monitorIntervalMs: number
   readonly pollIntervalMs: number
   readonly maxEventFileCount: number
@@ -48,6 +50,7 @@ const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>> = {
   pollKeyStatusIntervalInSeconds: { kind: 'unsigned', isRequired: true },
   monitorIntervalInSeconds: { kind: 'unsigned' },
   maxEventFileCount: { kind: 'unsigned' },
+  statusFolder: { kind: 'string' },
   fileLogLevel: { kind: 'string' },
   fileLogLevelForEvents: { kind: 'string' },
   fileLogLevelForSystemEvents: { kind: 'string' },
@@ -62,12 +65,14 @@ const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>> = {
 /** Keys of shipped files that never had an effect. */
 const IGNORED_KEYS = new Set(['hostGAPluginSupport', 'wireServerSupport', 'imdsSupport'])
 
+const DEFAULT_STATUS_FOLDER = '/var/log/azure-proxy-agent'
+
 const MAX_INTERVAL_SECONDS = 3600
 
 /**
  * Reads the text of a configuration file.
  * @param path named in every message and kept as `Config.path`.
- * @param environment replaces `%NAME%` in the three folders.
+ * @param environment replaces `%NAME%` in the folders.
  * @throws AgentError `CONFIG_INVALID`; the message starts with the words that existing tools look for.
  */
 export function parseConfig(
@@ -103,6 +108,7 @@ export function parseConfig(
     logFolder: folder('logFolder'),
     eventFolder: folder('eventFolder'),
     latchKeyFolder: folder('latchKeyFolder'),
+    statusFolder: typeof values.statusFolder === 'string' ? folder('statusFolder') : DEFAULT_STATUS_FOLDER,
     monitorIntervalMs: seconds('monitorIntervalInSeconds', 60),
     pollIntervalMs: seconds('pollKeyStatusIntervalInSeconds', 15),
     maxEventFileCount: (values.maxEventFileCount as number | null | undefined) ?? 30,

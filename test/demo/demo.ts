@@ -1,0 +1,110 @@
+/**
+ * `npm run demo`: one executable guards a simulated Azure host, with real clients, in a namespace of its own.
+ *
+ * Plain lines of at most 80 columns, so that a log file reads like the screen. Exits non-zero when a row does not end as
+ * it must. `--stay` leaves everything running and says how to send more requests. Nothing is left behind, also on Ctrl-C.
+ */
+
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { AGENT_UNDER_TEST, createMachine, type Machine, ROOT } from '../e2e/machine.ts'
+import type { RecordedRequest } from '../fabric/records.ts'
+import { type Row, RULES, scene } from './scene.ts'
+
+const WIDTHS = [3, 26, 24, 9, 8] as const
+
+function say(line = ''): void {
+  process.stdout.write(`${line}\n`)
+}
+
+function sayRow(cells: readonly string[]): void {
+  say(
+    cells
+      .map((cell, i) => cell.padEnd(WIDTHS[i] ?? 0))
+      .join('')
+      .trimEnd(),
+  )
+}
+
+function build(): void {
+  if (process.env.AGENT_UNDER_TEST !== undefined) return
+  say('Building the executable')
+  const result = spawnSync(process.execPath, [join(ROOT, 'build.mjs')], { cwd: ROOT, stdio: 'inherit' })
+  if (result.status !== 0) throw new Error('the build failed')
+}
+
+/** Says in a few words what of a request reached the host. */
+function describeSeen(requests: readonly RecordedRequest[]): string {
+  const [request, ...more] = requests
+  if (request === undefined) return 'nothing'
+  if (more.length > 0) return `${requests.length} requests`
+  if (request.signature !== 'right') return `signature ${request.signature}`
+  return `signed, ${request.isRoot ? 'root' : 'not root'}`
+}
+
+function describeDecision(status: number): string {
+  if (status === 403) return 'denied'
+  if (status === 421) return 'unknown'
+  return status >= 200 && status < 400 ? 'allowed' : '?'
+}
+
+/** Plays one row. @returns whether it ended as it must. */
+async function play(machine: Machine, row: Row, number: number): Promise<boolean> {
+  const [program, ...args] = row.command
+  const { result, requests } = await machine.requestsDuring(() => machine.lab.run(program, args, row.as))
+  const status = Number(result.stdout.trim().slice(-3))
+  const seen = describeSeen(requests)
+  const expected = row.hostSaw === 'nothing' ? 'nothing' : `signed, ${row.hostSaw}`
+  const isRight = status === row.status && seen === expected
+  sayRow([String(number), row.who, row.asks, describeDecision(status), String(status), seen])
+  if (!isRight)
+    say(`    ^ NOT AS EXPECTED: status ${row.status} and the host seeing: ${expected}. ${result.stderr.trim()}`)
+  return isRight
+}
+
+async function playScene(machine: Machine): Promise<number> {
+  sayRow(['#', 'who', 'asks for', 'decision', 'status', 'the host saw'])
+  sayRow(['--', '-'.repeat(25), '-'.repeat(23), '-'.repeat(8), '-'.repeat(7), '-'.repeat(11)])
+  let wrong = 0
+  for (const [i, row] of scene(process.execPath).entries()) {
+    if (!(await play(machine, row, i + 1))) wrong++
+  }
+  return wrong
+}
+
+function explainStay(machine: Machine): void {
+  const { cgroup, netns } = machine.lab
+  say()
+  say('Everything stays up until Ctrl-C. In another terminal, as root, enter the machine:')
+  say(`  sh -c 'echo $$ > ${cgroup}/cgroup.procs`)
+  say(`    exec nsenter --net=/run/netns/${netns} bash'`)
+  say('and there, for instance:')
+  say("  curl -H Metadata:true 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
+  say("  curl -i 'http://168.63.129.16/machine/?comp=goalstate'")
+  say("  setpriv --reuid=1000 --regid=1000 --clear-groups curl -i 'http://168.63.129.16/'")
+  say(`  ${AGENT_UNDER_TEST} --status; echo $?`)
+  say(`Logs, status and key: ${machine.folder}`)
+}
+
+async function main(isStaying: boolean): Promise<number> {
+  const interrupted = new Promise<'interrupted'>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'))
+  })
+  build()
+  say('Making a network namespace and a cgroup; starting the simulated host and the agent')
+  await using machine = await createMachine({ rules: RULES })
+  say(`The agent is provisioned: pid ${machine.agent.pid}, its listener on 127.0.0.1:3080 of the namespace`)
+  say()
+  const outcome = await Promise.race([playScene(machine), interrupted])
+  if (outcome === 'interrupted') return 130
+  say()
+  say(outcome === 0 ? 'Every row ended as it must.' : `${outcome} row(s) did not end as they must. The agent said:`)
+  if (outcome > 0) say(machine.agent.output())
+  if (isStaying) {
+    explainStay(machine)
+    await interrupted
+  }
+  return outcome === 0 ? 0 : 1
+}
+
+process.exitCode = await main(process.argv.includes('--stay'))

@@ -1,0 +1,230 @@
+/**
+ * A small Azure machine for end-to-end tests and the demo: a lab with the metadata addresses, the simulated host on them,
+ * and the executable under test, guarding the lab's cgroup.
+ *
+ * The agent is inside the cgroup it guards, as on a real machine: its own connections must find their way out.
+ */
+
+import type { ChildProcessWithoutNullStreams } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { ChannelRules } from '../fabric/channel.ts'
+import { FabricClient } from '../fabric/control-client.ts'
+import type { RecordedRequest } from '../fabric/records.ts'
+import { createLab, type Lab, type RunOptions, type RunResult } from '../kernel/lab.ts'
+
+export const ROOT = dirname(dirname(import.meta.dirname))
+
+/** The executable under test: `AGENT_UNDER_TEST`, or what the build leaves in dist/. */
+export const AGENT_UNDER_TEST = process.env.AGENT_UNDER_TEST ?? join(ROOT, 'dist', 'azure-proxy-agent')
+
+export interface MachineOptions {
+  /** Rules of the host; default: everybody may do everything, enforced. */
+  readonly rules?: ChannelRules
+  /** Arguments of the simulated host in place of `--enforce`. */
+  readonly hostArguments?: readonly string[]
+  /** Keys of the configuration file to set or replace. */
+  readonly config?: Readonly<Record<string, unknown>>
+  /** Leave host or agent for the test to start. Default: both are started and provisioned. */
+  readonly start?: { readonly host?: boolean; readonly agent?: boolean }
+}
+
+export interface Answer {
+  /** 0 when there was no answer. */
+  readonly status: number
+  /** Lower-case names; of repeated headers the last. */
+  readonly headers: ReadonlyMap<string, string>
+  readonly body: string
+  /** What curl said when there was no answer. */
+  readonly error: string
+}
+
+export interface AgentProcess {
+  readonly pid: number
+  /** Both outputs so far, in order. */
+  output(): string
+  /** Resolves when the process has ended. */
+  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+  kill(signal: NodeJS.Signals): void
+  readonly stdin: ChildProcessWithoutNullStreams['stdin']
+}
+
+/** The parts, and short ways to ask them. */
+export class Machine implements AsyncDisposable {
+  readonly lab: Lab
+  readonly host: FabricClient
+  /** Temporary directory with the configuration and all that the agent writes. */
+  readonly folder: string
+  readonly #options: MachineOptions
+  #agent: AgentProcess | undefined
+
+  constructor(options: MachineOptions) {
+    this.#options = options
+    this.folder = mkdtempSync(join(tmpdir(), 'apa-machine-'))
+    this.lab = createLab()
+    this.host = new FabricClient({ path: join(this.folder, 'host.sock') })
+    this.writeConfig({})
+  }
+
+  get configPath(): string {
+    return join(this.folder, 'proxy-agent.json')
+  }
+
+  /** The agent started last. @throws Error when none was */
+  get agent(): AgentProcess {
+    if (this.#agent === undefined) throw new Error('no agent was started on this machine')
+    return this.#agent
+  }
+
+  /** Writes the configuration anew, with `changes` on top of the options'. */
+  writeConfig(changes: Readonly<Record<string, unknown>>): void {
+    const config = {
+      logFolder: join(this.folder, 'log'),
+      eventFolder: join(this.folder, 'events'),
+      latchKeyFolder: join(this.folder, 'keys'),
+      statusFolder: join(this.folder, 'status'),
+      monitorIntervalInSeconds: 60,
+      pollKeyStatusIntervalInSeconds: 1,
+      ebpfProgramName: 'ebpf_cgroup.o',
+      cgroupRoot: this.lab.cgroup,
+      fileLogLevel: 'Trace',
+      fileLogLevelForSystemEvents: 'Info',
+      ...this.#options.config,
+      ...changes,
+    }
+    writeFileSync(this.configPath, JSON.stringify(config, null, 2))
+  }
+
+  /** Starts the simulated host on the real addresses of the namespace. */
+  async startHost(): Promise<void> {
+    const { rules, hostArguments } = this.#options
+    const rulesPath = join(this.folder, 'rules.json')
+    if (rules !== undefined) writeFileSync(rulesPath, JSON.stringify(rules))
+    const args = hostArguments ?? (rules === undefined ? ['--enforce'] : ['--rules', rulesPath])
+    const script = join(ROOT, 'test', 'fabric', 'main.ts')
+    const control = join(this.folder, 'host.sock')
+    const child = this.lab.spawn(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', script, '--listen', 'real', '--quiet', '--control', control, ...args],
+      { inCgroup: false },
+    )
+    const said = collect(child)
+    await waitFor(() => said().includes('fabric: ready'), 'the simulated host to be ready', said)
+  }
+
+  /** Starts the executable under test; `args` go in front of a possible command. Does not wait. */
+  startAgent(args: readonly string[] = [], options: RunOptions = {}): AgentProcess {
+    const child = this.lab.spawn(AGENT_UNDER_TEST, ['--config', this.configPath, ...args], options)
+    const output = collect(child)
+    const ended = once(child, 'close').then(([code, signal]) => ({
+      code: code as number | null,
+      signal: signal as NodeJS.Signals | null,
+    }))
+    const { pid, stdin } = child
+    stdin.on('error', () => undefined)
+    this.#agent = { pid: pid as number, stdin, output, ended, kill: (signal) => child.kill(signal) }
+    return this.#agent
+  }
+
+  /** Waits until the agent has declared provisioning finished without error. */
+  async waitUntilProvisioned(timeoutMs = 15_000): Promise<void> {
+    const tag = join(this.folder, 'keys', 'status.tag')
+    const isDone = () => existsSync(tag) && readFileSync(tag, 'utf8') === ''
+    await waitFor(isDone, 'provisioning to finish', () => this.agent.output(), timeoutMs)
+  }
+
+  /** Runs curl with `args`, by default as root in the guarded cgroup. */
+  async curl(args: readonly string[], options: RunOptions = {}): Promise<Answer> {
+    const result = await this.lab.run(
+      'curl',
+      ['--silent', '--show-error', '--include', '--max-time', '10', ...args],
+      options,
+    )
+    return parseCurl(result)
+  }
+
+  /** What the host recorded while `action` ran, its own channel calls left out. */
+  async requestsDuring<T>(action: () => Promise<T>): Promise<{ result: T; requests: RecordedRequest[] }> {
+    const before = (await this.host.readRequests()).at(-1)?.seq ?? 0
+    const result = await action()
+    const requests = (await this.host.readRequests(before)).filter(
+      ({ target }) => !target.startsWith('/secure-channel/'),
+    )
+    return { result, requests }
+  }
+
+  /** Reads a file that the agent wrote, below the machine's folder. */
+  read(...path: string[]): string {
+    return readFileSync(join(this.folder, ...path), 'utf8')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.lab[Symbol.asyncDispose]()
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** Makes a machine; unless told otherwise its host runs and its agent is provisioned. Use with `await using`. */
+export async function createMachine(options: MachineOptions = {}): Promise<Machine> {
+  const machine = new Machine(options)
+  try {
+    if (options.start?.host !== false) await machine.startHost()
+    if (options.start?.agent !== false) {
+      machine.startAgent()
+      if (options.start?.host !== false) await machine.waitUntilProvisioned()
+    }
+    return machine
+  } catch (error) {
+    await machine[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+/** Waits for a condition. @throws Error that names what was awaited and what was said meanwhile. */
+export async function waitFor(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  context: () => string = () => '',
+  timeoutMs = 15_000,
+): Promise<void> {
+  const endMs = performance.now() + timeoutMs
+  while (!(await condition())) {
+    if (performance.now() > endMs) throw new Error(`Waited ${timeoutMs} ms in vain for ${what}\n${context()}`)
+    await sleep(20)
+  }
+}
+
+/** Keeps both outputs of a child, in order of arrival. */
+function collect(child: ChildProcessWithoutNullStreams): () => string {
+  let text = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8')
+    stream.on('data', (chunk: string) => {
+      text += chunk
+    })
+  }
+  return () => text
+}
+
+/** Reads `curl --include`: of several heads, such as a 100 before the answer, the last counts. */
+function parseCurl({ stdout, stderr }: RunResult): Answer {
+  let rest = stdout
+  let status = 0
+  let headers = new Map<string, string>()
+  while (/^HTTP\/1\.[01] /.test(rest)) {
+    const end = rest.indexOf('\r\n\r\n')
+    const [statusLine = '', ...lines] = rest.slice(0, end).split('\r\n')
+    status = Number(statusLine.split(' ')[1])
+    headers = new Map(
+      lines.map((line) => {
+        const colon = line.indexOf(':')
+        return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
+      }),
+    )
+    rest = rest.slice(end + 4)
+  }
+  return { status, headers, body: rest, error: stderr.trim() }
+}
