@@ -19,6 +19,9 @@ const METADATA_ADDRESSES = ['169.254.169.254', '168.63.129.16'] as const
 /** How long a child has to end after SIGKILL before the lab gives up on its cgroup. */
 const EMPTY_WITHIN_MS = 2_000
 
+/** The signals by which a test run is ended early; without a listener they skip the exit handlers. */
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
 /** How a command is run. */
 export interface RunOptions {
   /** Default: 0 and 0. Other groups are cleared when either is given. */
@@ -80,10 +83,12 @@ class RealLab implements Lab {
   readonly cgroup: string
   readonly #namespaces: string[] = []
   readonly #children = new Set<ChildProcessWithoutNullStreams>()
-  readonly #atExit = () => this.#removeNow()
+  readonly #atExit = () => this.#removeAtExit()
+  readonly #atSignal = () => process.exit(1)
 
   constructor(name: string) {
     process.once('exit', this.#atExit)
+    for (const signal of SIGNALS) process.once(signal, this.#atSignal)
     this.cgroup = join(findCgroup(undefined).path, name)
     mkdirSync(this.cgroup)
     this.netns = name
@@ -126,6 +131,7 @@ class RealLab implements Lab {
     // A process that is ending still occupies its cgroup after it has left the list, so only the removal itself tells.
     for (this.#removeNow(); existsSync(this.cgroup) && Date.now() < until; this.#removeNow()) await sleep(10)
     process.off('exit', this.#atExit)
+    for (const signal of SIGNALS) process.off(signal, this.#atSignal)
     if (existsSync(this.cgroup)) throw new Error(`Cannot remove ${this.cgroup}: still in use by ${this.#processes()}`)
   }
 
@@ -148,6 +154,14 @@ class RealLab implements Lab {
     } catch {
       return [] // removed already
     }
+  }
+
+  /** Nothing asynchronous runs any more, so the wait for dying processes blocks. */
+  #removeAtExit(): void {
+    const pause = new Int32Array(new SharedArrayBuffer(4))
+    const until = Date.now() + EMPTY_WITHIN_MS
+    for (this.#removeNow(); existsSync(this.cgroup) && Date.now() < until; this.#removeNow())
+      Atomics.wait(pause, 0, 0, 10)
   }
 
   #removeNow(): void {

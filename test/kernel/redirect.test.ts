@@ -3,6 +3,14 @@
 import assert from 'node:assert/strict'
 import { statSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
+import { mov32, mov64 } from '../../src/ebpf/asm/alu.ts'
+import { label, R0, R1, R2 } from '../../src/ebpf/asm/instruction.ts'
+import { exit, jumpNe32 } from '../../src/ebpf/asm/jump.ts'
+import { load, store, Word } from '../../src/ebpf/asm/load-store.ts'
+import { attachToCgroup, openCgroup } from '../../src/ebpf/attach.ts'
+import { loadProgram } from '../../src/ebpf/load.ts'
+import { SOCK_ADDR } from '../../src/ebpf/programs/context.ts'
+import { defineProgram } from '../../src/ebpf/programs/program.ts'
 import { type Agent, type Answer, CLIENT, connect, PYTHON, startAgent, startHost, type Told } from './agent.ts'
 import { createLab, type Lab, reasonToSkip } from './lab.ts'
 
@@ -188,6 +196,33 @@ describe('redirector in the kernel', { skip, timeout: 60_000 }, () => {
     assert.equal(await agent.ask({ do: 'take', address: '127.0.0.1', port: 45_005 }), undefined)
   })
 
+  test('what another program sends to the listener clears the stale record under its source', async () => {
+    await agent.ask({ do: 'taking', on: false })
+    await connect(lab, IMDS, ['source=127.0.0.1:45006'])
+    await agent.ask({ do: 'taking', on: true })
+    const before = await counter('pendingLost')
+    using program = loadProgram(sendToListener(), new Map())
+    using cgroup = openCgroup(lab.cgroup)
+    using _link = attachToCgroup(program, 'CGROUP_INET4_CONNECT', cgroup, lab.cgroup)
+    const told = await connect(lab, '169.254.169.254:8080', ['source=127.0.0.1:45006'])
+    assert.deepEqual(told.answer, { who: 'listener', peer: '127.0.0.1' })
+    assert.equal(await counter('pendingLost'), before + 1n)
+  })
+
+  test('refuses a caller about whom the kernel cannot remember anything', async () => {
+    const setLimit = (bytes: string) => lab.run('/bin/sh', ['-c', `echo ${bytes} > /proc/sys/net/core/optmem_max`])
+    const { stdout: usual } = await lab.run('cat', ['/proc/sys/net/core/optmem_max'])
+    const before = await counter('refused')
+    assert.deepEqual(await setLimit('64'), { code: 0, stdout: '', stderr: '' })
+    try {
+      assert.equal((await connect(lab, IMDS)).error, 'Operation not permitted')
+      assert.equal(await counter('refused'), before + 1n)
+      assert.equal((await connect(lab, '169.254.169.254:8080')).answer?.who, 'host')
+    } finally {
+      await setLimit(usual.trim())
+    }
+  })
+
   test('keeps 300 simultaneous connections apart', async () => {
     const { stdout } = await lab.run(PYTHON, ['-c', MANY, '300'])
     const answers = stdout
@@ -331,6 +366,27 @@ function attributed({ me, answer, error }: Told) {
   assert.deepEqual({ who: answer?.who, error }, { who: 'listener', error: undefined })
   assert.ok(answer?.record, 'the connection arrived without a record')
   return { me, record: answer.record }
+}
+
+/** `if (ctx->user_port == htons(8080)) { ctx->user_ip4 = 127.0.0.1; ctx->user_port = htons(3080); } return 1` */
+function sendToListener() {
+  const name = 'other_redirect'
+  return defineProgram({ name, type: 'CGROUP_SOCK_ADDR', attachType: 'CGROUP_INET4_CONNECT' }, [
+    load(R2, R1, SOCK_ADDR.user_port, Word),
+    jumpNe32(R2, portWord(8080), 'pass'),
+    mov32(R2, 0x0100_007f),
+    store(R1, SOCK_ADDR.user_ip4, R2, Word),
+    mov32(R2, portWord(3080)),
+    store(R1, SOCK_ADDR.user_port, R2, Word),
+    label('pass'),
+    mov64(R0, 1),
+    exit(),
+  ])
+}
+
+/** A port in network order, read as a little-endian number. */
+function portWord(port: number): number {
+  return ((port & 0xff) << 8) | (port >> 8)
 }
 
 /** Two sockets bound to one source: the second connect to one destination fails after the hook has run. */
