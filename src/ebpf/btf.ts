@@ -74,7 +74,7 @@ const ALIASES: ReadonlySet<number> = new Set([KIND.TYPEDEF, KIND.VOLATILE, KIND.
 const MAX_DEPTH = 32
 
 /** How many structs one search may enter: the largest real one has some hundred anonymous members. */
-const MAX_STRUCTS_ENTERED = 10_000
+const MAX_STRUCTS_ENTERED = 1_000
 
 /** A BTF file that cannot be used. Code BTF_UNUSABLE: malformed; BTF_NO_MEMBER: sound, but without that member. */
 export class BtfError extends AgentError {
