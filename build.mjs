@@ -117,9 +117,7 @@ export async function build(options = {}) {
     replaceFile(sbom, renderSbom(project, runtime, packages, arch, made))
     fs.renameSync(made, out)
     const sizeMb = (fs.statSync(out).size / 1e6).toFixed(1)
-    say(
-      `wrote ${shorten(out)} (linux-${arch}, ${sizeMb} MB, ${packages.length} packages inside), .LICENSES.txt, .cdx.json`,
-    )
+    say(`wrote ${shorten(out)} (linux-${arch}, ${sizeMb} MB)`)
     return { out, licenses, sbom, packages }
   } finally {
     removeWork()
@@ -371,10 +369,10 @@ async function bundleProgram(entry, work, project, say) {
   const packages = findPackages(inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([file]) => file))
   const files = split.outputFiles.map((file) => file.path).sort()
   const main = path.join(folder, 'main.js')
-  const sizeKb = (file) => (fs.statSync(file).size / 1e3).toFixed(0)
+  const sizeKb = (file) => Math.ceil(fs.statSync(file).size / 1e3)
   const parts = files.filter((file) => file !== main)
-  const partsText = parts.map((file) => `${path.basename(file)} ${sizeKb(file)} kB`).join(', ')
-  say(`bundled ${shorten(entry)}: ${inputs.length} modules; main ${sizeKb(main)} kB${partsText && `, ${partsText}`}`)
+  const totalKb = parts.reduce((sum, file) => sum + sizeKb(file), 0)
+  say(`bundled ${inputs.length} modules: ${sizeKb(main)} kB read at start, ${totalKb} kB when needed`)
   return { main, parts, packages }
 }
 

@@ -15,13 +15,13 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 /** The pinned runtime, which comes with the npm packages. */
 const NODE = join(ROOT, 'node_modules', '.bin', 'node')
 
-/** Debian packages, and what shows that each is there: a command in PATH, or a shared library. */
+/** Debian packages, and what shows that each is there: a command, or a shared library. Other users must see them too. */
 const DEBIAN_PACKAGES = [
   { name: 'libatomic1', library: 'libatomic.so.1' },
   { name: 'libstdc++6', library: 'libstdc++.so.6' },
   { name: 'iproute2', command: 'ip' },
   { name: 'curl', command: 'curl' },
-  { name: 'python3', command: 'python3' },
+  { name: 'python3', command: '/usr/bin/python3' },
   { name: 'util-linux', command: 'nsenter' },
 ]
 
@@ -57,6 +57,7 @@ function isExecutable(path) {
 }
 
 function hasCommand(name) {
+  if (name.startsWith('/')) return isExecutable(name)
   const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin', '/bin']
   return folders.some((folder) => folder !== '' && isExecutable(join(folder, name)))
 }
