@@ -5,7 +5,7 @@
  * installed: the locked packages by `npm ci`, the Debian packages by apt-get (as root). What is there costs nothing.
  */
 
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -106,10 +106,13 @@ const [task, ...rest] = process.argv.slice(2)
 if (task === undefined) fail('Usage: node test/start.mjs TASK.ts [ARGUMENTS]')
 installDebianPackages()
 installNpmPackages()
-const child = spawnSync(NODE, ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {
+const child = spawn(NODE, ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {
   cwd: ROOT,
   stdio: 'inherit',
   env: { ...process.env, PATH: `${dirname(NODE)}:${process.env.PATH}` },
 })
-if (child.error) fail(`Cannot start ${task}: ${child.error.message}`)
-process.exit(child.status ?? 1)
+// Ctrl-C reaches the child by itself; we stay until it has cleaned up.
+process.on('SIGINT', () => undefined)
+process.on('SIGTERM', () => child.kill('SIGTERM'))
+child.on('error', (error) => fail(`Cannot start ${task}: ${error.message}`))
+child.on('exit', (code) => process.exit(code ?? 1))

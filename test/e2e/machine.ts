@@ -60,11 +60,14 @@ export class Machine implements AsyncDisposable {
   readonly folder: string
   readonly #options: MachineOptions
   #agent: AgentProcess | undefined
+  /** The lab has ended all processes by then, as it registered first. */
+  readonly #atExit = () => rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 })
 
   constructor(options: MachineOptions) {
     this.#options = options
-    this.folder = mkdtempSync(join(tmpdir(), 'apa-machine-'))
     this.lab = createLab()
+    this.folder = mkdtempSync(join(tmpdir(), 'apa-machine-'))
+    process.once('exit', this.#atExit)
     this.host = new FabricClient({ path: join(this.folder, 'host.sock') })
     this.writeConfig({})
   }
@@ -163,7 +166,8 @@ export class Machine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.lab[Symbol.asyncDispose]()
-    rmSync(this.folder, { recursive: true, force: true })
+    process.off('exit', this.#atExit)
+    this.#atExit()
   }
 }
 
