@@ -47,8 +47,11 @@ export interface RedirectorOptions {
   readonly cgroupPath: string
   /** IPv4 address and port (host byte order) on which the agent accepts, in the served network namespace. */
   readonly listener: PolicyEntry
-  /** Cookie of the one network namespace in which connects are redirected; see `readNetnsCookie()`. */
-  readonly servedNetns: bigint
+  /**
+   * Cookie of the one network namespace in which connects are redirected; see `findNetnsCookie()`.
+   * `undefined`: that of this process, asked for by a connect, which kernels before 5.14 demand.
+   */
+  readonly servedNetns: bigint | undefined
 }
 
 /** Which options are in use on this kernel. For status texts; nothing is decided on it. */
@@ -129,18 +132,16 @@ export function startRedirector(options: RedirectorOptions, env: RedirectorEnv =
   using undo = new DisposableStack()
   using cgroup = openCgroup(options.cgroupPath)
   const kernel = examineKernel(env)
-  const { loaded, identity, features } = loadWithWhatIsThere(
-    kernel,
-    { cgroup, cgroupPath: options.cgroupPath },
-    env,
-    undo,
-  )
+  const ways = env.ownIdentityWays.filter((way) => way === 'connect' || options.servedNetns !== undefined)
+  const hook = { cgroup, cgroupPath: options.cgroupPath }
+  const { loaded, identity, features } = loadWithWhatIsThere(kernel, hook, { ...env, ownIdentityWays: ways }, undo)
+  const servedNetns = options.servedNetns ?? requireNetns(identity)
   if (identity !== undefined) loaded.maps.self.update(encodeSelfKey(identity.tgid, identity.startTimeNs), PRESENT)
-  loaded.maps.served.update(netnsKey(options.servedNetns), encodeEndpoint(options.listener))
+  loaded.maps.served.update(netnsKey(servedNetns), encodeEndpoint(options.listener))
   const links = loaded.programs.map(([spec, program]) =>
     undo.use(attachToCgroup(program, spec.attachType!, cgroup, options.cgroupPath)),
   )
-  return new RunningRedirector(loaded.maps, links, features, options.servedNetns, env.possibleCpus(), undo.move())
+  return new RunningRedirector(loaded.maps, links, features, servedNetns, env.possibleCpus(), undo.move())
 }
 
 /** What is known of this kernel before anything is loaded. */
@@ -375,6 +376,12 @@ function describeFeatures(
 
 function isVerifierRefusal(error: unknown): error is Error {
   return error instanceof VerifierError || (error instanceof AgentError && error.cause instanceof VerifierError)
+}
+
+function requireNetns(identity: OwnIdentity | undefined): bigint {
+  if (identity?.netnsCookie !== undefined) return identity.netnsCookie
+  const hint = 'this kernel tells it only to processes inside the cgroup'
+  throw new AgentError('NETNS_UNKNOWN', 'Cannot tell the network namespace of this process', { hint })
 }
 
 function netnsKey(cookie: bigint): Buffer {

@@ -7,7 +7,7 @@
  * Source: bpf(2); include/uapi/linux/bpf.h, `union bpf_attr`, `enum bpf_cmd`.
  */
 
-import { errnoName } from './errno.ts'
+import { EAGAIN, EINTR, errnoName } from './errno.ts'
 import { addressOf, allocate, sysBpf } from './libc.ts'
 import { SyscallError } from './syscall-error.ts'
 
@@ -29,6 +29,9 @@ export const BPF_COMMANDS = {
 } as const
 
 export type BpfCommand = keyof typeof BPF_COMMANDS
+
+/** Signals do not come that often; the kernel's own library tries five times. */
+const MAX_ATTEMPTS = 10
 
 /** One `union bpf_attr` being filled. Unwritten bytes stay zero, which the kernel reads as "not given". */
 export class BpfAttr {
@@ -65,9 +68,16 @@ export class BpfAttr {
   }
 }
 
-/** Runs one command. Answers a file descriptor or 0, or `-errno`. */
+/**
+ * Runs one command. Answers a file descriptor or 0, or `-errno`.
+ * The kernel leaves long work, such as verifying a program, when a signal waits for the thread, and says EAGAIN or
+ * EINTR; the signal is delivered on the way back, so that a later attempt gets through.
+ */
 export function tryBpf(command: BpfCommand, attr: BpfAttr): number {
-  return sysBpf(BPF_COMMANDS[command], attr.bytes, attr.kept)
+  for (let attempt = 1; ; attempt += 1) {
+    const result = sysBpf(BPF_COMMANDS[command], attr.bytes, attr.kept)
+    if ((result !== -EAGAIN && result !== -EINTR) || attempt === MAX_ATTEMPTS) return result
+  }
 }
 
 /**

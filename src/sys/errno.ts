@@ -5,8 +5,10 @@ import { constants } from 'node:os'
 /** The numbers that callers branch on. The same on x86-64 and aarch64. Source: asm-generic/errno*.h. */
 export const EPERM = 1
 export const ENOENT = 2
+export const EINTR = 4
 export const E2BIG = 7
 export const EBADF = 9
+export const EAGAIN = 11
 export const ENOMEM = 12
 export const EACCES = 13
 export const EINVAL = 22

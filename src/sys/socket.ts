@@ -26,6 +26,16 @@ export function readNetnsCookie(fd: number): bigint {
   return readCookie(fd, SO_NETNS_COOKIE, 'SO_NETNS_COOKIE')
 }
 
+/** As `readNetnsCookie()`, but answers `undefined` where the kernel is too old to tell. */
+export function findNetnsCookie(fd: number): bigint | undefined {
+  try {
+    return readNetnsCookie(fd)
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === ENOPROTOOPT) return undefined
+    throw error
+  }
+}
+
 /**
  * Reads the cookie of a socket: the same number that programs get from `bpf_get_socket_cookie()`.
  * @throws SyscallError code SOCKET_OPTION_FAILED

@@ -18,12 +18,12 @@ import type { KernelProbes, Probe } from '../../src/ebpf/probe.ts'
 import type { ConnectionRecord, PolicyEntry } from '../../src/ebpf/records.ts'
 import { monotonicNowNs } from '../../src/ebpf/records.ts'
 import { REAL_REDIRECTOR_ENV, type RedirectorEnv, startRedirector } from '../../src/ebpf/redirector.ts'
-import { fdOfSocket, readNetnsCookie } from '../../src/sys/socket.ts'
+import { fdOfSocket, findNetnsCookie } from '../../src/sys/socket.ts'
 
 /** What the kernel is made to lack, besides where to attach. */
 export interface AgentSetup {
   readonly cgroupPath: string
-  readonly without?: readonly (keyof KernelProbes | 'btf' | 'run')[]
+  readonly without?: readonly (keyof KernelProbes | 'btf' | 'run' | 'netnsCookie')[]
 }
 
 type Command =
@@ -70,7 +70,8 @@ process.exit(0)
 
 function start() {
   try {
-    const servedNetns = readNetnsCookie(fdOfSocket(server))
+    const lacksCookie = setup.without?.includes('netnsCookie')
+    const servedNetns = lacksCookie ? undefined : findNetnsCookie(fdOfSocket(server))
     const listener = { address: '127.0.0.1', port: 3080 }
     return startRedirector({ cgroupPath: setup.cgroupPath, listener, servedNetns }, environment())
   } catch (error) {

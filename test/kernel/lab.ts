@@ -8,7 +8,7 @@
 
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findCgroup } from '../../src/ebpf/cgroup.ts'
@@ -149,11 +149,13 @@ class RealLab implements Lab {
   }
 
   #processes(): number[] {
-    try {
-      return readFileSync(join(this.cgroup, 'cgroup.procs'), 'latin1').split('\n').filter(Boolean).map(Number)
-    } catch {
-      return [] // removed already
-    }
+    return cgroupTree(this.cgroup).flatMap((path) => {
+      try {
+        return readFileSync(join(path, 'cgroup.procs'), 'latin1').split('\n').filter(Boolean).map(Number)
+      } catch {
+        return [] // removed already
+      }
+    })
   }
 
   /** Nothing asynchronous runs any more, so the wait for dying processes blocks. */
@@ -167,8 +169,15 @@ class RealLab implements Lab {
   #removeNow(): void {
     this.#kill()
     for (const name of this.#namespaces.splice(0)) tryTo(() => ip('netns', 'del', name))
-    tryTo(() => rmdirSync(this.cgroup))
+    for (const path of cgroupTree(this.cgroup)) tryTo(() => rmdirSync(path))
   }
+}
+
+/** Lists a cgroup and those below it, the deepest first: a test may have made some and failed before it removed them. */
+function cgroupTree(path: string): string[] {
+  if (!existsSync(path)) return []
+  const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+  return [...below.flatMap((entry) => cgroupTree(join(path, entry.name))), path]
 }
 
 function identity({ uid, gid }: RunOptions): string[] {

@@ -164,6 +164,13 @@ describe('loading and attaching', { skip: reasonToSkip() ?? false, timeout: 30_0
     })
   }
 
+  test('startRedirector() outside the cgroup needs to be told the network namespace', () => {
+    assert.throws(() => startRedirector({ ...options(), servedNetns: undefined }), { code: 'NETNS_UNKNOWN' })
+    assert.deepEqual(attachedTo(lab.cgroup), [])
+    using redirector = startRedirector(options(), { ...REAL_REDIRECTOR_ENV, ownIdentityWays: ['connect'] })
+    assert.equal(redirector.features.ownIdentity, 'outside')
+  })
+
   test('startRedirector() refuses a listener that is no IPv4 address', () => {
     assert.throws(() => startRedirector({ ...options(), listener: { address: '::1', port: 3080 } }), {
       code: 'NOT_AN_IPV4_ADDRESS',

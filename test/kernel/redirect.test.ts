@@ -309,6 +309,7 @@ describe('redirector on a kernel that lacks something', { skip, timeout: 60_000 
     { situation: 'no netns in sock_ops', without: ['haveSockopsNetns'], feature: { sockopsNetns: false } },
     { situation: 'no taking in one step', without: ['haveAtomicTake'], feature: { atomicTake: false } },
     { situation: 'no running by itself', without: ['run'], feature: { ownIdentity: 'connect' } },
+    { situation: 'no cookie of a namespace', without: ['netnsCookie'], feature: { ownIdentity: 'connect' } },
   ] as const) {
     test(`redirects, attributes in full and skips itself with ${row.situation}`, async () => {
       await using lab = createLab()
