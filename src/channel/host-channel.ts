@@ -3,8 +3,8 @@
 import * as v from 'valibot'
 import { DATE_HEADER } from '../base/azure-headers.ts'
 import { AgentError, describeError } from '../base/errors.ts'
-import { formatJsonPath, parseJson } from '../base/json.ts'
 import { callHost, decodeBody, type HostAnswer, type HostCallOptions } from './host-call.ts'
+import { readHostDocument, u32Schema } from './host-document.ts'
 import { type KeyStatus, parseKeyStatus, type RuleParser } from './key-status.ts'
 import { isKeyGuid, type LatchedKey, SecretKey } from './secret-key.ts'
 import { AUTHORIZATION_SCHEME } from './sign.ts'
@@ -33,7 +33,7 @@ const KEY_TARGET = '/secure-channel/key'
 
 const KeySchema = v.object({
   authorizationScheme: v.string(),
-  incarnationId: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffffffff)))),
+  incarnationId: v.nullish(u32Schema),
   guid: v.string(),
   issued: v.string(),
   key: v.string(),
@@ -94,24 +94,15 @@ async function callNamed(name: 'acquire' | 'attest', run: () => Promise<HostAnsw
 
 /**
  * Reads a key document, from the host or from a key file, and checks all that later use relies on.
- * @throws AgentError `KEY_UNREADABLE` or `KEY_INVALID`; neither message repeats anything of the document but the scheme.
+ * @throws AgentError `KEY_UNREADABLE` or `KEY_INVALID`; neither message repeats anything of the document.
  */
 export function parseLatchedKey(text: string): LatchedKey {
-  const document = parseJson(text)
-  const repeated = document.duplicates[0]
-  if (repeated !== undefined) {
-    const name = formatJsonPath([...repeated.path, repeated.key])
-    throw new AgentError('KEY_UNREADABLE', `Cannot read the key: member ${name} is repeated`)
-  }
-  const result = v.safeParse(KeySchema, document.value)
-  if (!result.success) {
-    const path = v.getDotPath(result.issues[0]) ?? 'document'
-    throw new AgentError(
-      'KEY_UNREADABLE',
-      `Cannot read the key: ${path} must be ${result.issues[0].expected ?? 'valid'}`,
-    )
-  }
-  const { authorizationScheme, guid, incarnationId, issued, key } = result.output
+  const { authorizationScheme, guid, incarnationId, issued, key } = readHostDocument(
+    text,
+    KeySchema,
+    'the key',
+    'KEY_UNREADABLE',
+  )
   if (authorizationScheme !== AUTHORIZATION_SCHEME) {
     throw new AgentError('KEY_INVALID', `Cannot use the key: its scheme is not ${AUTHORIZATION_SCHEME}`)
   }

@@ -8,8 +8,9 @@
 import * as v from 'valibot'
 import type { EndpointName } from '../base/endpoints.ts'
 import { AgentError } from '../base/errors.ts'
-import { type DuplicateMember, formatJsonPath, parseJson } from '../base/json.ts'
+import type { DuplicateMember } from '../base/json.ts'
 import type { AuthorizationRules } from '../rules/document.ts'
+import { readHostDocument, u32Schema } from './host-document.ts'
 import { AUTHORIZATION_SCHEME } from './sign.ts'
 
 export type Mode = 'disabled' | 'audit' | 'enforce'
@@ -45,14 +46,13 @@ export interface RuleParser {
 }
 
 const optional = <T>(schema: v.GenericSchema<unknown, T>) => v.optional(v.nullable(schema))
-const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffffffff))
 
 const StatusSchema = v.object({
   version: v.string(),
   authorizationScheme: v.string(),
   keyDeliveryMethod: v.string(),
   keyGuid: optional(v.string()),
-  keyIncarnationId: optional(u32),
+  keyIncarnationId: optional(u32Schema),
   requiredClaimsHeaderPairs: optional(v.array(v.string())),
   secureChannelState: optional(v.string()),
   secureChannelEnabled: optional(v.boolean()),
@@ -63,23 +63,11 @@ const STATES = ['disabled', 'wireserver', 'wireserverandimds']
 
 /**
  * Parses the body of a status answer.
- * @throws AgentError `STATUS_UNREADABLE` or `STATUS_INVALID`. Messages name members and positions, never values of the
- * body beyond the state word, since bodies of this family can hold keys.
+ * @throws AgentError `STATUS_UNREADABLE`, naming members and positions and no value; `STATUS_INVALID`, whose known texts
+ * repeat version, delivery method and state; and what `rules.parse` throws.
  */
 export function parseKeyStatus(text: string, rules: RuleParser): KeyStatus {
-  const document = parseJson(text)
-  const repeated = document.duplicates.find((duplicate) => !rules.isAllowedDuplicate(duplicate))
-  if (repeated !== undefined) {
-    const name = formatJsonPath([...repeated.path, repeated.key])
-    throw new AgentError('STATUS_UNREADABLE', `Cannot read key status: member ${name} is repeated`)
-  }
-  const result = v.safeParse(StatusSchema, document.value)
-  if (!result.success) {
-    const issue = result.issues[0]
-    const path = v.getDotPath(issue) ?? 'document'
-    throw new AgentError('STATUS_UNREADABLE', `Cannot read key status: ${path} must be ${issue.expected ?? 'valid'}`)
-  }
-  const { output } = result
+  const output = readHostDocument(text, StatusSchema, 'key status', 'STATUS_UNREADABLE', rules.isAllowedDuplicate)
   const remarks = validate(output)
   return {
     version: output.version,
