@@ -31,16 +31,6 @@ export function and32(dst: Register, value: Register | number): Instruction {
   return alu(CLASS.ALU, ALU_OPERATION.AND, dst, value)
 }
 
-/** `dst = (u32) dst | value`. */
-export function or32(dst: Register, value: Register | number): Instruction {
-  return alu(CLASS.ALU, ALU_OPERATION.OR, dst, value)
-}
-
-/** `dst = (u32) dst << bits`. */
-export function shiftLeft32(dst: Register, bits: number): Instruction {
-  return alu(CLASS.ALU, ALU_OPERATION.LSH, dst, bits)
-}
-
 /** `dst = (u32) dst >> bits`, zeroes from the left. */
 export function shiftRight32(dst: Register, bits: number): Instruction {
   return alu(CLASS.ALU, ALU_OPERATION.RSH, dst, bits)

@@ -1,8 +1,7 @@
 /** What the programs count. A counter tells an operator that something happens; nothing is decided on it. */
 
 import { mov64 } from '../asm/alu.ts'
-import type { Line } from '../asm/instruction.ts'
-import { FP, label, R0, R1, R2 } from '../asm/instruction.ts'
+import { FP, type Line, label, R0, R1, R2 } from '../asm/instruction.ts'
 import { call, jumpEq64 } from '../asm/jump.ts'
 import { atomicAdd64, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
 import { STACK } from './stack.ts'
