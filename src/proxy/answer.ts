@@ -4,6 +4,7 @@
  */
 
 import type { ServerResponse } from 'node:http'
+import { lingerAtEnd } from './linger.ts'
 
 export interface Answer {
   readonly status: number
@@ -43,6 +44,7 @@ export function jsonAnswer(body: string): Answer {
 /** Sends `answer`. The body is left out for HEAD by `node:http`, the length is not. */
 export function sendAnswer(response: ServerResponse, answer: Answer): void {
   if (response.headersSent || response.destroyed) return
+  if (answer.isLast && !response.req.complete) lingerAtEnd(response.req)
   const length = String(Buffer.byteLength(answer.body))
   const headers = [...answer.headers, 'content-length', length, ...(answer.isLast ? ['connection', 'close'] : [])]
   response.writeHead(answer.status, headers)

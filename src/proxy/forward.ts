@@ -22,6 +22,7 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
     stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
     return sendAnswer(response, BAD_REQUEST)
   }
+  if (request.headers.expect !== undefined) response.writeContinue()
   if (isExempt) return carry(exchange, caller, stages, streamedRequest(exchange, caller, stages))
 
   const result = await readBody(request, MAX_SIGNED_BODY_BYTES)

@@ -5,7 +5,7 @@
  * the moment it is accepted, before a byte is read: later it might be somebody else's.
  */
 
-import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { httpDate } from '../base/dates.ts'
 import { AgentError } from '../base/errors.ts'
@@ -84,7 +84,7 @@ export function createProxyServer(
     else stages.observer.connected(connection, undefined)
   })
 
-  server.on('request', (request, response) => {
+  const serve = (request: IncomingMessage, response: ServerResponse) => {
     const connection = connections.get(request.socket)
     if (connection === undefined) {
       request.socket.destroy()
@@ -99,7 +99,10 @@ export function createProxyServer(
       { connection, request, response, method, rawTarget, target, isExempt, id: 0, startedAtMs },
       stages,
     )
-  })
+  }
+  server.on('request', serve)
+  // A client that asks before it sends its body is invited when the body is wanted, and not for a refusal.
+  server.on('checkContinue', serve)
 
   const refuse = (socket: Socket, answer: Answer, detail: string) => {
     const connection = connections.get(socket)

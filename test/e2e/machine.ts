@@ -159,9 +159,10 @@ export class Machine implements AsyncDisposable {
     return { result, requests }
   }
 
-  /** Reads a file that the agent wrote, below the machine's folder. */
+  /** Reads a file that the agent writes, below the machine's folder; empty while it is not there. */
   read(...path: string[]): string {
-    return readFileSync(join(this.folder, ...path), 'utf8')
+    const file = join(this.folder, ...path)
+    return existsSync(file) ? readFileSync(file, 'utf8') : ''
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
