@@ -36,7 +36,7 @@ import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.t
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps } from '../sys/process.ts'
-import { readNetnsCookie } from '../sys/socket.ts'
+import { findNetnsCookie } from '../sys/socket.ts'
 import { createConnectionSummary } from '../telemetry/connection-summary.ts'
 import { createRequestObserver } from '../telemetry/request-observer.ts'
 import { createSerialConsole } from '../telemetry/serial-console.ts'
@@ -112,9 +112,9 @@ export function startAgent(config: Config, version: string): Agent {
       const descriptor = server?.descriptor()
       if (descriptor === undefined) throw new Error('the listener is not bound yet')
       const { path: cgroupPath } = findCgroup(config.cgroupRoot)
-      const servedNetns = readNetnsCookie(descriptor)
-      const redirector = startRedirector({ cgroupPath, listener: LISTENER, servedNetns })
-      log.info(`Redirecting connections of ${cgroupPath}: ${JSON.stringify(redirector.features)}`)
+      const redirector = startRedirector({ cgroupPath, listener: LISTENER, servedNetns: findNetnsCookie(descriptor) })
+      log.info(`Attached to the processes of ${cgroupPath}`)
+      for (const lack of redirector.features.lacking) log.warn(`This kernel lacks something: ${lack}`)
       return redirector
     },
     clock,

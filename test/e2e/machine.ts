@@ -7,7 +7,7 @@
 
 import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -60,6 +60,7 @@ export class Machine implements AsyncDisposable {
   readonly folder: string
   readonly #options: MachineOptions
   #agent: AgentProcess | undefined
+  #startedAtMs = 0
   /** The lab has ended all processes by then, as it registered first. */
   readonly #atExit = () => rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 })
 
@@ -120,6 +121,7 @@ export class Machine implements AsyncDisposable {
 
   /** Starts the executable under test; `args` go in front of a possible command. Does not wait. */
   startAgent(args: readonly string[] = [], options: RunOptions = {}): AgentProcess {
+    this.#startedAtMs = Date.now()
     const child = this.lab.spawn(AGENT_UNDER_TEST, ['--config', this.configPath, ...args], options)
     const output = collect(child)
     const ended = once(child, 'close').then(([code, signal]) => ({
@@ -135,7 +137,9 @@ export class Machine implements AsyncDisposable {
   /** Waits until the agent has declared provisioning finished without error. */
   async waitUntilProvisioned(timeoutMs = 15_000): Promise<void> {
     const tag = join(this.folder, 'keys', 'status.tag')
-    const isDone = () => existsSync(tag) && readFileSync(tag, 'utf8') === ''
+    // A tag of an earlier run on this machine does not count.
+    const isDone = () =>
+      existsSync(tag) && statSync(tag).mtimeMs >= this.#startedAtMs && readFileSync(tag, 'utf8') === ''
     await waitFor(isDone, 'provisioning to finish', () => this.agent.output(), timeoutMs)
   }
 
