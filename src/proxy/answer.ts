@@ -34,6 +34,11 @@ export const METHOD_NOT_ALLOWED: Answer = {
   isLast: true,
 }
 
+/** The log's sentence for a method that is refused. */
+export function unsupportedMethod(method: string): string {
+  return `Rejected unsupported HTTP method '${method}'`
+}
+
 export const CONTENT_TOO_LARGE: Answer = { status: 413, headers: TEXT, body: 'length limit exceeded', isLast: true }
 
 /** A JSON document on a connection that stays open. `body` is text that is JSON already. */
@@ -41,12 +46,16 @@ export function jsonAnswer(body: string): Answer {
   return { status: 200, headers: ['content-type', 'application/json; charset=utf-8'], body, isLast: false }
 }
 
-/** Sends `answer`. The body is left out for HEAD by `node:http`, the length is not. */
+/**
+ * Sends `answer`. The body is left out for HEAD by `node:http`, the length is not.
+ * A client that was not told to go ahead with its body may or may not send it: such a connection ends, too.
+ */
 export function sendAnswer(response: ServerResponse, answer: Answer): void {
   if (response.headersSent || response.destroyed) return
-  if (answer.isLast && !response.req.complete) lingerAtEnd(response.req)
+  const isLast = answer.isLast || response.req.headers.expect !== undefined
+  if (isLast && !response.req.complete) lingerAtEnd(response.req)
   const length = String(Buffer.byteLength(answer.body))
-  const headers = [...answer.headers, 'content-length', length, ...(answer.isLast ? ['connection', 'close'] : [])]
+  const headers = [...answer.headers, 'content-length', length, ...(isLast ? ['connection', 'close'] : [])]
   response.writeHead(answer.status, headers)
   response.end(answer.body)
 }

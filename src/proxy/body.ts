@@ -23,6 +23,11 @@ export function announcedBytes(request: IncomingMessage): number | undefined {
   return Number(request.headers['content-length'] ?? 0)
 }
 
+/** Tells whether the client waits for a go-ahead before it sends its body. Source: RFC 9110 section 10.1.1. */
+export function awaitsContinue({ httpVersion, headers }: IncomingMessage): boolean {
+  return headers.expect !== undefined && httpVersion === '1.1' && headers.expect.toLowerCase() === '100-continue'
+}
+
 /** Reads the body to its end. Never rejects. @param maxBytes the size that is still accepted. */
 export function readBody(request: IncomingMessage, maxBytes: number): Promise<BodyResult> {
   if (!hasBody(request)) return Promise.resolve({ kind: 'whole', body: EMPTY })

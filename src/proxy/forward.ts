@@ -4,7 +4,7 @@ import type { Readable } from 'node:stream'
 import { AUTHORIZATION_HEADER, claimsValue } from '../base/azure-headers.ts'
 import type { Caller } from '../identity/caller.ts'
 import { type Answer, BAD_GATEWAY, BAD_REQUEST, CONTENT_TOO_LARGE, SERVICE_UNAVAILABLE, sendAnswer } from './answer.ts'
-import { announcedBytes, BodyTooLargeError, hasBody, limitBody, readBody } from './body.ts'
+import { announcedBytes, awaitsContinue, BodyTooLargeError, hasBody, limitBody, readBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
 import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
 import { toClientHeaders, toHostHeaders } from './headers.ts'
@@ -14,6 +14,9 @@ import type { ProxyStages } from './stages.ts'
 /** Methods that may be sent a second time when a pooled connection turns out to be closed. */
 const REPEATABLE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
+/** Stands in summaries for the status of a request whose client did not wait for one. */
+const CLIENT_GONE = 499
+
 /** Sends the request to the host and its answer to the client. Resolves when both are done or given up. */
 export async function forward(exchange: Exchange, caller: Caller, stages: ProxyStages): Promise<void> {
   const { request, response, target, isExempt } = exchange
@@ -22,7 +25,7 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
     stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
     return sendAnswer(response, BAD_REQUEST)
   }
-  if (request.headers.expect !== undefined) response.writeContinue()
+  if (awaitsContinue(request)) response.writeContinue()
   if (isExempt) return carry(exchange, caller, stages, streamedRequest(exchange, caller, stages))
 
   const result = await readBody(request, MAX_SIGNED_BODY_BYTES)
@@ -100,33 +103,35 @@ function attempt(
   stages: ProxyStages,
   request: HostRequest,
 ): Promise<HostClientError | undefined> {
-  const { response, connection } = exchange
+  const { request: received, response, connection } = exchange
   const { observer, hostClient } = stages
   return new Promise((resolve) => {
     let status = 0
-    let held: { headers: string[]; chunk: Buffer | undefined } | undefined
+    let held: { readonly headers: string[]; chunk: Buffer | undefined } | undefined
     let host: HostExchange | undefined
     const onClose = () => {
       if (response.writableFinished) return
       host?.abort()
-      observer.finished(exchange, caller, status || 499, 'The client went away before the end of the answer')
+      observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
       resolve(undefined)
     }
+    // It may have left while names were looked up.
+    if (received.socket.destroyed) return onClose()
     const onDrain = () => host?.resume()
     const end = (error: HostClientError | undefined) => {
-      response.off('close', onClose)
+      received.socket.off('close', onClose)
       response.off('drain', onDrain)
       resolve(error)
     }
-    /** Writes the head, held back until it is known whether head and body fit one write. */
+    /** Writes the head, held back until it is known whether head and body fit one write. @returns false: wait for drain. */
     const flushHead = () => {
-      if (held === undefined) return true
+      if (held === undefined || response.destroyed) return true
       const { headers, chunk } = held
       held = undefined
       response.writeHead(status, headers)
       return chunk === undefined || response.write(chunk)
     }
-    response.on('close', onClose)
+    received.socket.on('close', onClose)
     response.on('drain', onDrain)
     const destination = connection.destination as { address: string; port: number }
     host = hostClient.send(destination, request, {
@@ -140,7 +145,8 @@ function attempt(
           held.chunk = chunk
           return true
         }
-        return flushHead() && response.write(chunk)
+        flushHead()
+        return response.write(chunk)
       },
       onEnd() {
         if (held !== undefined) {
@@ -149,15 +155,17 @@ function attempt(
           response.writeHead(status, headers)
           response.end(chunk)
         } else response.end()
+        // The host may answer an upload before its end: what is still to come has nowhere to go, and the client waits.
+        if (!received.complete) received.resume()
         observer.finished(exchange, caller, status, '')
         end(undefined)
       },
       onError(error) {
         if (status === 0) return end(error)
-        // The head is out, or about to be: a broken body must not look complete.
+        // The head is out, or about to be: a broken body must not look complete, also where its end is the connection's.
         observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
-        exchange.request.socket.destroy()
         end(undefined)
+        received.socket.resetAndDestroy()
       },
     })
   })

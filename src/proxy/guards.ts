@@ -34,6 +34,18 @@ export function hasTraversal(path: string): boolean {
 }
 
 /**
+ * Finds what makes a request head unfit to be carried on; the parser lets these pass.
+ * @returns a sentence for the log, `undefined` when the head is sound.
+ */
+export function findHeadFlaw(httpVersion: string, rawHeaders: readonly string[]): string | undefined {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return `the version is HTTP/${httpVersion}`
+  if (hasAmbiguousHead(rawHeaders)) return 'the request head frames its body or names its host more than once'
+  if (httpVersion === '1.1') return hasHeader(rawHeaders, 'host') ? undefined : 'the request names no host'
+  // HTTP/1.0 knows no chunks: the next hop might take them for the body itself. Source: RFC 9112 section 6.1.
+  return hasHeader(rawHeaders, 'transfer-encoding') ? 'an HTTP/1.0 request encodes its body' : undefined
+}
+
+/**
  * Tells whether the head frames its body in two ways, or names its host twice: what the host reads may then not be what
  * was judged and signed. `node:http` refuses most of these by itself.
  * @param rawHeaders names and values in turn, as received.
@@ -52,4 +64,12 @@ export function hasAmbiguousHead(rawHeaders: readonly string[]): boolean {
     }
   }
   return hosts > 1 || lengths + encodings > 1
+}
+
+function hasHeader(rawHeaders: readonly string[], lowerName: string): boolean {
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    if (name.length === lowerName.length && name.toLowerCase() === lowerName) return true
+  }
+  return false
 }

@@ -18,12 +18,13 @@ import {
   METHOD_NOT_ALLOWED,
   MISDIRECTED,
   sendAnswer,
+  unsupportedMethod,
 } from './answer.ts'
 import { announcedBytes } from './body.ts'
 import type { Exchange } from './exchange.ts'
 import { forward } from './forward.ts'
 import {
-  hasAmbiguousHead,
+  findHeadFlaw,
   hasTraversal,
   hasValidCharacters,
   isAllowedMethod,
@@ -39,7 +40,7 @@ let lastRequestId = 0
 
 /** Steps that need no caller. */
 const GUARDS: readonly Step[] = [
-  refuseAmbiguousHead,
+  refuseUnsoundHead,
   refuseLargeBody,
   count,
   refuseMethod,
@@ -84,9 +85,10 @@ export function requestCount(): number {
   return lastRequestId
 }
 
-function refuseAmbiguousHead({ request, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {
-  if (!hasAmbiguousHead(request.rawHeaders)) return undefined
-  observer.rejected(connection, 400, 'the request head frames its body or names its host more than once')
+function refuseUnsoundHead({ request, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {
+  const flaw = findHeadFlaw(request.httpVersion, request.rawHeaders)
+  if (flaw === undefined) return undefined
+  observer.rejected(connection, 400, flaw)
   return BAD_REQUEST
 }
 
@@ -104,7 +106,7 @@ function count(exchange: Exchange, { observer }: ProxyStages): undefined {
 
 function refuseMethod(exchange: Exchange, { observer }: ProxyStages): Answer | undefined {
   if (isAllowedMethod(exchange.method)) return undefined
-  observer.finished(exchange, undefined, 405, `Rejected unsupported HTTP method '${exchange.method}'`)
+  observer.finished(exchange, undefined, 405, unsupportedMethod(exchange.method))
   return METHOD_NOT_ALLOWED
 }
 
@@ -120,8 +122,8 @@ function refuseTraversal(exchange: Exchange, { observer }: ProxyStages): Answer 
   return FORBIDDEN
 }
 
-function isLocal({ rawTarget, target }: Exchange, path: string): boolean {
-  return target.path === path && target.authority === undefined && (rawTarget === path || rawTarget === `${path}?`)
+function isLocal({ target }: Exchange, path: string): boolean {
+  return target.withoutFragment === path || target.withoutFragment === `${path}?`
 }
 
 function serveProvision(exchange: Exchange, stages: ProxyStages): Answer | undefined {
@@ -130,12 +132,25 @@ function serveProvision(exchange: Exchange, stages: ProxyStages): Answer | undef
   if (headers.metadata === undefined) return refuseWithoutMetadata(exchange, stages)
   const tickText = headers[TIME_TICK_HEADER]
   const state = stages.provision({
-    tick: typeof tickText === 'string' && /^[+-]?\d{1,39}$/.test(tickText) ? BigInt(tickText.replace('+', '')) : 0n,
+    tick: typeof tickText === 'string' ? parseTick(tickText) : 0n,
     notify: headers[NOTIFY_HEADER] !== undefined,
   })
   const body = JSON.stringify({ finished: state.finished, errorMessage: state.errorMessage })
   stages.observer.note(exchange, 'Debug', `Provision state: ${body}`)
-  return jsonAnswer(body)
+  return served(exchange, undefined, stages, jsonAnswer(body))
+}
+
+/** Reads a signed decimal number of 128 bits; whatever is not one counts as 0. */
+function parseTick(text: string): bigint {
+  if (!/^[+-]?\d{1,64}$/.test(text)) return 0n
+  const tick = BigInt(text.replace('+', ''))
+  return BigInt.asIntN(128, tick) === tick ? tick : 0n
+}
+
+/** Ends what is told of a request that the agent answers itself. */
+function served(exchange: Exchange, caller: Caller | undefined, { observer }: ProxyStages, answer: Answer): Answer {
+  observer.served(exchange, caller, answer.status)
+  return answer
 }
 
 const STATUS_PATH = '/gpa-aggregated-status'
@@ -145,19 +160,19 @@ function serveStatusWithoutCaller(exchange: Exchange, stages: ProxyStages): Answ
   if (exchange.request.headers.metadata === undefined) return refuseWithoutMetadata(exchange, stages)
   if (exchange.connection.caller !== undefined) return undefined
   stages.observer.note(exchange, 'Warn', 'Status refused: the connection was not redirected, so the caller is unknown')
-  return FORBIDDEN
+  return served(exchange, undefined, stages, FORBIDDEN)
 }
 
 function serveStatus(exchange: Exchange, caller: Caller, stages: ProxyStages): Answer | undefined {
   if (!isLocal(exchange, STATUS_PATH)) return undefined
-  if (caller.elevated) return jsonAnswer(stages.statusJson())
+  if (caller.elevated) return served(exchange, caller, stages, jsonAnswer(stages.statusJson()))
   stages.observer.note(exchange, 'Warn', `Status refused: user '${caller.userName}' is not root`)
-  return FORBIDDEN
+  return served(exchange, caller, stages, FORBIDDEN)
 }
 
-function refuseWithoutMetadata(exchange: Exchange, { observer }: ProxyStages): Answer {
-  observer.note(exchange, 'Warn', 'No Metadata header found in the request.')
-  return BAD_REQUEST
+function refuseWithoutMetadata(exchange: Exchange, stages: ProxyStages): Answer {
+  stages.observer.note(exchange, 'Warn', 'No Metadata header found in the request.')
+  return served(exchange, undefined, stages, BAD_REQUEST)
 }
 
 function requireDestination(exchange: Exchange, { observer }: ProxyStages): Answer | undefined {

@@ -10,10 +10,11 @@ import type { Socket } from 'node:net'
 import { httpDate } from '../base/dates.ts'
 import { AgentError } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
-import { type Answer, BAD_REQUEST, METHOD_NOT_ALLOWED, renderAnswer } from './answer.ts'
+import { type Answer, BAD_REQUEST, METHOD_NOT_ALLOWED, renderAnswer, unsupportedMethod } from './answer.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
 import { handleRequest } from './pipeline.ts'
 import type { ProxyStages } from './stages.ts'
+import { createTurns, type Turns } from './turns.ts'
 
 export interface ProxyServer {
   /**
@@ -56,8 +57,9 @@ export function createProxyServer(
   monotonicMs: () => number,
   options: ProxyServerOptions = PROXY_SERVER_DEFAULTS,
 ): ProxyServer {
-  const connections = new WeakMap<Socket, ClientConnection>()
+  const clients = new WeakMap<Socket, { readonly connection: ClientConnection; readonly turns: Turns }>()
   let lastConnectionId = 0
+  let isClosing = false
   const server = createServer({
     maxHeaderSize: options.maxHeadBytes,
     headersTimeout: options.headTimeoutMs,
@@ -70,50 +72,72 @@ export function createProxyServer(
     keepAlive: true,
     keepAliveInitialDelay: 60_000,
     joinDuplicateHeaders: false,
-    requireHostHeader: true,
+    // Refused with the other flaws of heads, so that it is told.
+    requireHostHeader: false,
   })
   server.maxHeadersCount = options.maxHeaders + 1
   server.maxConnections = options.maxConnections
+  // A client that asks and then never reads its answer would hold a connection to the host for ever.
+  server.timeout = options.requestTimeoutMs
 
   server.on('connection', (socket) => {
     const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
     const attribution = stages.attribute(peer)
     const connection = openConnection(++lastConnectionId, peer, attribution)
-    connections.set(socket, connection)
+    clients.set(socket, { connection, turns: createTurns(socket) })
     if (attribution === undefined) stages.observer.connected(connection, 'no record of a redirected connection')
     else stages.observer.connected(connection, undefined)
   })
 
   const serve = (request: IncomingMessage, response: ServerResponse) => {
-    const connection = connections.get(request.socket)
-    if (connection === undefined) {
+    const client = clients.get(request.socket)
+    if (client === undefined) {
       request.socket.destroy()
       return
     }
+    const { connection, turns } = client
     const method = request.method ?? ''
     const rawTarget = request.url ?? ''
     const isExempt = connection.endpoint?.name !== 'imds' && stages.isExemptUpload(method, rawTarget)
     const target = parseRequestTarget(rawTarget)
     const startedAtMs = monotonicMs()
-    void handleRequest(
-      { connection, request, response, method, rawTarget, target, isExempt, id: 0, startedAtMs },
-      stages,
-    )
+    const exchange = { connection, request, response, method, rawTarget, target, isExempt, id: 0, startedAtMs }
+    turns.take(response, () => {
+      if (isClosing) endAfter(response)
+      void handleRequest(exchange, stages)
+    })
+    response.once('close', () => {
+      if (isClosing && turns.current() === undefined) request.socket.destroySoon()
+    })
   }
   server.on('request', serve)
   // A client that asks before it sends its body is invited when the body is wanted, and not for a refusal.
   server.on('checkContinue', serve)
+  // Other expectations are ours to ignore, RFC 9110 section 10.1.1.
+  server.on('checkExpectation', serve)
 
+  /** Answers what cannot be handled as a request, after the requests before it. */
   const refuse = (socket: Socket, answer: Answer, detail: string) => {
-    const connection = connections.get(socket)
-    if (connection !== undefined) stages.observer.rejected(connection, answer.status, detail)
-    if (!socket.writable) {
-      socket.destroy()
-      return
+    const client = clients.get(socket)
+    if (client === undefined) return void socket.destroy()
+    const { connection, turns } = client
+    const say = () => {
+      if (!socket.writable) {
+        if (socket.writableFinished) socket.destroy()
+        return
+      }
+      const text = renderAnswer(answer, STATUS_CODES[answer.status] ?? '', httpDate(Date.now()))
+      socket.end(text, () => socket.destroySoon())
     }
-    socket.end(renderAnswer(answer, STATUS_CODES[answer.status] ?? '', httpDate(Date.now())), () =>
-      socket.destroySoon(),
-    )
+    const tellAndSay = () => {
+      if (socket.writable) stages.observer.rejected(connection, answer.status, detail)
+      say()
+    }
+    const current = turns.current()
+    if (current === undefined || turns.latest()?.req.complete) return turns.end(tellAndSay)
+    // It is the body of the latest request that is wrong, and its own exchange tells how that ended.
+    if (current === turns.latest() && !current.headersSent) say()
+    else socket.destroy()
   }
 
   server.on('clientError', (error: ParserError, stream) => {
@@ -122,22 +146,42 @@ export function createProxyServer(
       socket.destroy()
       return
     }
-    const answer = answerFor(error)
-    refuse(socket, answer, `ProxyListener serve_connection error: ${error.code ?? error.message}`)
+    // Bytes after a request that was to be the last one are nobody's: the answer to that request still goes out.
+    if (error.code === 'HPE_CLOSED_CONNECTION' && clients.get(socket)?.turns.current() !== undefined) return
+    const method = unknownMethod(error)
+    if (method === undefined)
+      refuse(socket, answerFor(error), `ProxyListener serve_connection error: ${error.code ?? error.message}`)
+    else refuse(socket, METHOD_NOT_ALLOWED, unsupportedMethod(method))
   })
-  server.on('connect', (_: IncomingMessage, stream) => refuse(stream as Socket, METHOD_NOT_ALLOWED, 'method CONNECT'))
+  server.on('connect', (_: IncomingMessage, stream) =>
+    refuse(stream as Socket, METHOD_NOT_ALLOWED, unsupportedMethod('CONNECT')),
+  )
 
   return {
-    listen: (address, port) => listen(server, address, port),
+    async listen(address, port) {
+      await listen(server, address, port)
+      // A connection that cannot be accepted, for want of memory or descriptors, must not end the agent.
+      server.on('error', (error) => stages.observer.listenerFailed(error.message))
+    },
     descriptor: () => (server as unknown as { _handle?: { fd?: number } })._handle?.fd,
     closed: new Promise((resolve) => server.once('close', resolve)),
-    close: (graceMs) => close(server, graceMs),
+    close(graceMs) {
+      isClosing = true
+      return close(server, graceMs)
+    },
   }
+}
+
+/** Makes the connection end with this answer, although neither side asked for it. */
+function endAfter(response: ServerResponse): void {
+  response.shouldKeepAlive = false
 }
 
 interface ParserError extends Error {
   code?: string
+  /** What the parser was given last, requests before the wrong one included. */
   rawPacket?: Buffer
+  bytesParsed?: number
 }
 
 /** The status for what the parser could not take. */
@@ -148,14 +192,20 @@ function answerFor(error: ParserError): Answer {
       return { ...BAD_REQUEST, status: 431 }
     case 'ERR_HTTP_REQUEST_TIMEOUT':
       return { ...BAD_REQUEST, status: 408 }
-    case 'HPE_INVALID_METHOD':
-      // A well-formed request line with a method that the parser does not know is a refusal, not an accident.
-      return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} \S+ HTTP\/1\.[01]\r\n/.test(error.rawPacket?.toString('latin1') ?? '')
-        ? METHOD_NOT_ALLOWED
-        : BAD_REQUEST
     default:
       return BAD_REQUEST
   }
+}
+
+/**
+ * Reads the method out of a request line that the parser refused for it: a well-formed line with a method that the parser
+ * does not know is a request to refuse, not an accident.
+ */
+function unknownMethod({ code, rawPacket, bytesParsed = 0 }: ParserError): string | undefined {
+  if (code !== 'HPE_INVALID_METHOD' || rawPacket === undefined) return undefined
+  const text = rawPacket.toString('latin1')
+  const line = text.slice(text.lastIndexOf('\n', bytesParsed - 1) + 1)
+  return /^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) \S+ HTTP\/1\.[01]\r\n/.exec(line)?.[1]
 }
 
 function listen(server: Server, address: string, port: number): Promise<void> {

@@ -28,6 +28,10 @@ export interface RequestObserver {
     detail: string,
     list?: 'normal' | 'failed',
   ): void
+  /** The agent answered by itself, as one of its own endpoints: nothing is summarised. */
+  served(request: RequestFacts, caller: Caller | undefined, status: number): void
+  /** The listener reported a fault that it survives, such as a connection it could not accept. */
+  listenerFailed(reason: string): void
   /** The request ended by a fault of our own. */
   failed(request: RequestFacts, reason: string): void
 }
@@ -50,6 +54,9 @@ const DIRECT_CONNECTION_INTERVAL_MS = 60_000
 
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const
+
+/** Stands in lines that are about the listener. */
+const NO_CONNECTION: ConnectionFacts = { id: 0, peer: { address: '', port: 0 }, destination: undefined }
 
 /** Makes the observer. */
 export function createRequestObserver(options: RequestObserverOptions): RequestObserver {
@@ -107,15 +114,18 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       const others = directUntold > 1 ? ` (${directUntold - 1} more since the last of these lines)` : ''
       directToldMs = now
       directUntold = 0
-      const request = connectionLine(connection)
+      const request = connectionLine(connection, now)
       const { address, port } = connection.peer
       log.write(request, 'Warn', `Failed to find audit entry with client_source_port '${port}' with error: ${doubt}`)
       log.write(request, 'Warn', `Client ${address}:${port} may have connected to the listener directly${others}`)
       log.end(request)
     },
     rejected(connection, status, detail) {
-      const request = connectionLine(connection)
-      log.write(request, 'Warn', `Answered ${status} to ${connection.peer.address}:${connection.peer.port}: ${detail}`)
+      const request = connectionLine(connection, monotonicMs())
+      // Any local user can send as much nonsense as he likes: the first in 15 minutes is told, the others are counted.
+      const isNew = record(normal, request, undefined, status, detail)
+      const { address, port } = connection.peer
+      log.write(request, isNew ? 'Warn' : 'Debug', `Answered ${status} to ${address}:${port}: ${detail}`)
       log.end(request)
     },
     started(request) {
@@ -156,6 +166,16 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       if (log.isEnabled('Trace')) log.write(request, 'Trace', `Answered ${status}`)
       log.end(request)
     },
+    served(request, caller, status) {
+      if (log.isEnabled('Trace'))
+        log.write(request, 'Trace', `Answered ${status} to ${caller?.userName ?? 'nobody known'}`)
+      log.end(request)
+    },
+    listenerFailed(reason) {
+      const request = connectionLine(NO_CONNECTION, monotonicMs())
+      log.write(request, 'Error', `The listener reports: ${reason}`)
+      log.end(request)
+    },
     failed(request, reason) {
       log.write(request, 'Error', `Request failed by a fault of the agent: ${reason}`)
       record(normal, request, undefined, 500, reason)
@@ -165,6 +185,6 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
 }
 
 /** A stand-in for lines that are about a connection. */
-function connectionLine(connection: ConnectionFacts): RequestFacts {
-  return { connection, id: 0, method: '', rawTarget: '', startedAtMs: 0 }
+function connectionLine(connection: ConnectionFacts, startedAtMs: number): RequestFacts {
+  return { connection, id: 0, method: '', rawTarget: '', startedAtMs }
 }
