@@ -88,6 +88,8 @@ export async function callHost(call: HostCall, options: HostCallOptions, signal?
   }
 }
 
+const CUT_OFF = 'the connection was closed before the answer was complete'
+
 function exchange(
   call: HostCall,
   options: HostCallOptions,
@@ -98,6 +100,7 @@ function exchange(
   const { address, port, maxBodyBytes } = options
   return new Promise((resolve, reject) => {
     let isConnected = false
+    let isAnswered = false
     const fail = (error: Error) => reject(translate(error, call.target, isConnected))
     const request = httpRequest({
       host: address,
@@ -111,11 +114,17 @@ function exchange(
     })
     request.on('socket', (socket) => socket.once('connect', () => (isConnected = true)))
     request.on('error', fail)
+    // 101: nothing was asked to be upgraded. Node closes the socket without an error event, hence the two close handlers:
+    // every way out must settle the promise, or one odd answer would end polling for good.
+    request.on('close', () => {
+      if (!isAnswered) fail(new Error('the connection was closed before an answer came'))
+    })
     request.on('response', (response) => {
+      isAnswered = true
       const chunks: Buffer[] = []
       let sizeBytes = 0
-      response.on('error', fail)
-      response.on('aborted', () => fail(new Error('the connection was closed before the answer was complete')))
+      response.on('error', () => fail(new Error(CUT_OFF)))
+      response.on('close', () => fail(new Error(CUT_OFF)))
       response.on('data', (chunk: Buffer) => {
         sizeBytes += chunk.length
         if (sizeBytes > maxBodyBytes) {
@@ -140,10 +149,11 @@ function exchange(
   })
 }
 
+/** No error keeps its cause: those of Node's parser carry the bytes it read. */
 function translate(error: Error, target: string, isConnected: boolean): AgentError {
   const { errno } = error as NodeJS.ErrnoException
   if (!isConnected && errno !== undefined) {
-    return new AgentError('HOST_UNREACHABLE', describeErrno(errno), {}, { cause: error })
+    return new AgentError('HOST_UNREACHABLE', describeErrno(errno))
   }
   const reason = errno === undefined ? error.message : describeErrno(errno)
   return new AgentError('HOST_CALL_FAILED', `Failed to send request to ${target}: ${reason}`)

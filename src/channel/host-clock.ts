@@ -48,7 +48,10 @@ export function createHostClock(clock: Clock): HostClock {
       const point = { hostMs, monotonicMs: clock.monotonicMs() }
       if (base !== undefined) {
         const stepMs = Math.abs(hostMs - at(base))
-        if (stepMs < SAME_CLOCK_MS) return
+        if (stepMs < SAME_CLOCK_MS) {
+          doubted = undefined
+          return
+        }
         if (stepMs > ABSURD_STEP_MS && (doubted === undefined || Math.abs(hostMs - at(doubted)) > SAME_CLOCK_MS)) {
           doubted = point
           return

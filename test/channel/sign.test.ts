@@ -13,6 +13,7 @@ import {
   sign,
   stringToSign,
 } from '../../src/channel/sign.ts'
+import { stringToSign as stringToSignOfHost } from '../fabric/string-to-sign.ts'
 
 interface Vector {
   readonly name: string
@@ -78,6 +79,20 @@ describe('stringToSign()', () => {
           assert.equal(sign(key, request), hmac.update(stringToSign(request)).digest('hex'))
         },
       ),
+    )
+  })
+
+  test('agrees with the simulated host, which was written apart', () => {
+    const text = latin1(0x21, 0x7e).filter((each) => !/[#?]/.test(each))
+    const values = fc.array(fc.tuple(headerName, latin1(0x20, 0x7e)), { maxLength: 8 })
+    fc.assert(
+      fc.property(values, text, fc.array(querySegment), fc.uint8Array(), (headers, path, segments, bytes) => {
+        const [query, rawHeaders, body] = [segments.join('&'), headers.flat(), Buffer.from(bytes)]
+        const target = query === '' ? `/${path}` : `/${path}?${query}`
+        const ours = stringToSign({ method: 'PUT', path: `/${path}`, query, headers: rawHeaders, body })
+        const theirs = stringToSignOfHost({ method: 'PUT', target, rawHeaders }, body)
+        assert.equal(ours.toString('latin1'), theirs.toString('latin1'))
+      }),
     )
   })
 
