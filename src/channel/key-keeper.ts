@@ -82,6 +82,8 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   }
   let lastStatusText = ''
   let lastMessage = ''
+  /** The milestone reached last, as a status message. */
+  let healthyMessage = ''
   let lastWakeMs = Number.NEGATIVE_INFINITY
   let wakeUp: AbortController | undefined
   let isWoken = false
@@ -93,8 +95,16 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   }
   const reach = (message: string) => {
     const elapsedMs = options.processAgeMs()
-    lastMessage = `${message} - ${elapsedMs}`
+    healthyMessage = `${message} - ${elapsedMs}`
+    lastMessage = healthyMessage
     events.onMilestone(message, elapsedMs)
+  }
+  /** Takes a failure out of the status line once all is well again. */
+  const recover = () => {
+    if (lastMessage === healthyMessage) return
+    log.info(`Recovered from: ${lastMessage}`)
+    lastMessage = healthyMessage
+    events.onMessage(healthyMessage)
   }
   const replace = (change: Partial<ChannelSnapshot>) => {
     current = { ...current, ...change }
@@ -105,16 +115,27 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     return isEarly ? FREQUENT_POLL_MS : options.pollIntervalMs
   }
 
-  /** Sleeps out the interval, unless woken. @returns whether it was woken. */
-  const pause = async (signal: AbortSignal) => {
+  /** Sleeps until `endMs` of the monotonic clock, unless woken. @returns whether it was woken. */
+  const sleepUntil = async (endMs: number, signal: AbortSignal) => {
     if (!isWoken) {
       wakeUp = new AbortController()
-      await clock.sleep(intervalMs(), AbortSignal.any([signal, wakeUp.signal]))
+      const restMs = Math.max(0, endMs - clock.monotonicMs())
+      await clock.sleep(restMs, AbortSignal.any([signal, wakeUp.signal]))
       wakeUp = undefined
     }
     const result = isWoken
     isWoken = false
     return result
+  }
+
+  /** Waits until a poll is due or wanted. Being woken never puts it off, since anybody can wake. */
+  const waitForPoll = async (signal: AbortSignal) => {
+    const dueMs = clock.monotonicMs() + intervalMs()
+    while ((await sleepUntil(dueMs, signal)) && !signal.aborted) {
+      if (current.stateText === UNKNOWN_STATE || current.stateText === 'disabled') return reset()
+      if (!current.isLatched) return
+      events.onSnapshot(current)
+    }
   }
 
   const reset = () => {
@@ -131,7 +152,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     try {
       status = await host.getStatus(signal)
     } catch (error) {
-      if (!signal.aborted) tell(`Failed to get key status - ${describeError(error)}`)
+      if (!signal.aborted) tell(`Failed to get key status - ${sentenceOf(error)}`)
       return
     }
     const state = computeChannelState(status)
@@ -140,8 +161,9 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     const wasState = current.stateText
     replace({ state, stateText: state.text })
     if (state.text === 'disabled') {
-      if (wasState !== 'disabled' || !current.isLatched) reach('Customer has not enforce the secure channel state.')
       replace({ key: undefined, isLatched: true })
+      if (wasState === 'disabled') recover()
+      else reach('Customer has not enforce the secure channel state.')
     } else if (needsKey(status, current.key)) {
       replace({
         isLatched: current.key !== undefined && status.keyGuid === undefined,
@@ -150,6 +172,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       if (key !== undefined) replace({ key, isLatched: true })
     } else {
       replace({ isLatched: true })
+      recover()
     }
     events.onSnapshot(current)
   }
@@ -178,6 +201,15 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
         )
       }
     }
+    /** Runs one step. Failures are told here, unless the step failed because we are told to stop. */
+    const attempt = async <T>(prefix: string, run: () => Promise<T>, suffix = '') => {
+      try {
+        return { value: await run() }
+      } catch (error) {
+        if (!signal.aborted) tell(`${prefix}${sentenceOf(error)}${suffix}`)
+        return undefined
+      }
+    }
     const acquired = await attempt('Failed to acquire key details: ', () => host.acquireKey(signal))
     if (acquired === undefined) return undefined
     const key = acquired.value
@@ -191,29 +223,13 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     return key
   }
 
-  /** Runs one step of obtaining a key. @returns `undefined` when it failed, which is told here. */
-  const attempt = async <T>(prefix: string, run: () => Promise<T>, suffix = ''): Promise<{ value: T } | undefined> => {
-    try {
-      return { value: await run() }
-    } catch (error) {
-      tell(`${prefix}${error instanceof AgentError ? error.message : describeError(error)}${suffix}`)
-      return undefined
-    }
-  }
-
   return {
     async run(signal) {
       tell('poll secure channel status task started.')
       for (const complaint of await store.prepare()) log.warn(complaint)
-      for (let isFirst = true; !signal.aborted; isFirst = false) {
-        if (!isFirst && (await pause(signal)) && !signal.aborted) {
-          if (current.stateText === UNKNOWN_STATE || current.stateText === 'disabled') reset()
-          else if (current.isLatched) {
-            events.onSnapshot(current)
-            continue
-          }
-        }
-        if (!signal.aborted) await pollOnce(signal)
+      while (!signal.aborted) {
+        await pollOnce(signal)
+        await waitForPoll(signal)
       }
       tell('poll_secure_channel_status task cancelled.')
     },
@@ -226,6 +242,11 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     },
     snapshot: () => current,
   }
+}
+
+/** A failure as the status line shows it: the sentence alone, since its words are known to tools. */
+function sentenceOf(error: unknown): string {
+  return error instanceof AgentError ? error.message : describeError(error)
 }
 
 /** A key is wanted when the host has latched none, or another one than we hold. */
