@@ -51,6 +51,9 @@ export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
   idleTimeoutMs: 60_000,
 }
 
+/** How often the time limits of heads and bodies are looked at. */
+const CHECK_INTERVAL_MS = 1000
+
 /** Makes the server; nothing is bound before `listen`. */
 export function createProxyServer(
   stages: ProxyStages,
@@ -66,7 +69,7 @@ export function createProxyServer(
     requestTimeout: options.requestTimeoutMs,
     keepAliveTimeout: options.idleTimeoutMs,
     keepAliveTimeoutBuffer: 0,
-    connectionsCheckingInterval: 1000,
+    connectionsCheckingInterval: CHECK_INTERVAL_MS,
     noDelay: true,
     // Half of a pair that the kernel redirected may linger: a peer that vanished is noticed.
     keepAlive: true,
@@ -75,10 +78,11 @@ export function createProxyServer(
     // Refused with the other flaws of heads, so that it is told.
     requireHostHeader: false,
   })
-  server.maxHeadersCount = options.maxHeaders + 1
+  server.maxHeadersCount = options.maxHeaders
   server.maxConnections = options.maxConnections
-  // A client that asks and then never reads its answer would hold a connection to the host for ever.
-  server.timeout = options.requestTimeoutMs
+  // A client that asks and then never reads its answer would hold a connection to the host for ever. Later than the
+  // other limits, which answer.
+  server.timeout = options.requestTimeoutMs + 2 * CHECK_INTERVAL_MS
 
   server.on('connection', (socket) => {
     const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }

@@ -1,0 +1,380 @@
+import assert from 'node:assert/strict'
+import { setTimeout as delay } from 'node:timers/promises'
+import { describe, type TestContext, test } from 'node:test'
+import { type ProxySettings, type ProxyUnderTest, startProxy } from './proxy-under-test.ts'
+
+const start = async (t: TestContext, settings?: ProxySettings): Promise<ProxyUnderTest> => {
+  const proxy = await startProxy(settings)
+  t.after(() => proxy.close())
+  return proxy
+}
+const get = (target: string, headers = '') => `GET ${target} HTTP/1.1\r\nHost: h\r\n${headers}\r\n`
+const withoutDate = (head: string) => head.split('\r\n').filter((line) => !/^date: /i.test(line))
+
+describe('a head that is not sound', () => {
+  const rows: readonly (readonly [situation: string, request: string, status: number])[] = [
+    ['no host in HTTP/1.1', 'GET / HTTP/1.1\r\n\r\n', 400],
+    ['two hosts', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n', 400],
+    ['a version that does not exist', 'GET / HTTP/1.2\r\nHost: a\r\n\r\n', 400],
+    ['HTTP/2.0 as a version', 'GET / HTTP/2.0\r\nHost: a\r\n\r\n', 400],
+    ['the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 400],
+    ['no version', 'GET /\r\n\r\n', 400],
+    ['a TLS hello', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', 400],
+    ['a blank in the target', 'GET /a b HTTP/1.1\r\nHost: a\r\n\r\n', 400],
+    ['a raw byte above 0x7f in the target', 'GET /\xe9 HTTP/1.1\r\nHost: a\r\n\r\n', 400],
+    ['a method with a blank before it', ' GET / HTTP/1.1\r\nHost: a\r\n\r\n', 400],
+    ['a blank before the colon', 'GET / HTTP/1.1\r\nHost : a\r\n\r\n', 400],
+    ['a folded header', 'GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n', 400],
+    ['line feeds alone', 'GET / HTTP/1.1\nHost: a\n\n', 400],
+    ['NUL in a value', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n', 400],
+    ['a length and chunks', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n', 400],
+    ['two lengths', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc', 400],
+    ['a list of lengths', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc', 400],
+    ['a signed length', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc', 400],
+    ['an encoding that does not end in chunked', 'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n', 400],
+    ['chunks of another coding', 'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n', 400],
+    ['chunks in HTTP/1.0', 'POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n', 400],
+    ['a chunk size that is none', 'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\n', 400],
+    ['a head of more than 32 KiB', `GET / HTTP/1.1\r\nHost: a\r\nX: ${'a'.repeat(33_000)}\r\n\r\n`, 431],
+    ['a target of more than 32 KiB', `GET /${'a'.repeat(33_000)} HTTP/1.1\r\nHost: a\r\n\r\n`, 431],
+    ['101 headers', `GET / HTTP/1.1\r\nHost: a\r\n${'X: 1\r\n'.repeat(100)}\r\n`, 431],
+  ]
+  for (const [situation, request, status] of rows) {
+    test(`${situation} is refused with ${status} on a connection that ends, and told`, async (t) => {
+      const proxy = await start(t)
+      const client = proxy.connect()
+      client.write(request)
+      const [answer] = await client.answers(1)
+      assert.equal(answer?.status, status)
+      assert.deepEqual(withoutDate(answer?.head ?? '').slice(1), ['content-length: 0', 'connection: close'])
+      assert.match(answer?.headers.date ?? '', / GMT$/)
+      await client.ended
+      assert.equal(client.received(), `${answer?.head}\r\n\r\n`, 'more came after the refusal')
+      const last = String(proxy.told.at(-1))
+      assert.match(last, new RegExp(`^(rejected|finished .* normal) ${status}: .`))
+      assert.equal(proxy.host.calls.length, 0, 'the host was asked')
+    })
+  }
+
+  test('100 headers are not too many', async (t) => {
+    const proxy = await start(t)
+    assert.equal((await proxy.ask(`GET / HTTP/1.1\r\nHost: a\r\n${'X: 1\r\n'.repeat(99)}\r\n`)).status, 200)
+  })
+  test('a refused head of a method nobody knows is told by its method, also after another request', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write(`${get('/1')}BREW /2 HTTP/1.1\r\nHost: a\r\n\r\n`)
+    const answers = await client.answers(2)
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 405],
+    )
+    assert.equal(proxy.told.at(-1), "rejected 405: Rejected unsupported HTTP method 'BREW'")
+  })
+})
+
+describe('several requests on one connection', () => {
+  test('are carried and answered in order, one at a time', async (t) => {
+    const proxy = await start(t)
+    let running = 0
+    let most = 0
+    proxy.host.onCall((call) => {
+      most = Math.max(most, ++running)
+      // The first takes longest: side by side, the others would overtake it.
+      setTimeout(
+        () => {
+          running--
+          call.answer(200, {}, call.target)
+        },
+        call.target === '/1' ? 60 : 0,
+      )
+    })
+    const client = proxy.connect()
+    client.write(
+      `PUT /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc${get('/2')}POST /3 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n${get('/4')}`,
+    )
+    const answers = await client.answers(4)
+    assert.deepEqual(
+      answers.map(({ body }) => body),
+      ['/1', '/2', '/3', '/4'],
+    )
+    assert.deepEqual(
+      proxy.host.calls.map(({ target, body }) => `${target} ${body}`),
+      ['/1 abc', '/2 ', '/3 de', '/4 '],
+    )
+    assert.equal(most, 1)
+  })
+  test('after a refusal that ends the connection are not carried', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write(`${get('/ok')}${get('/../x')}PUT /late HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n`)
+    await client.ended
+    const answers = await client.answers(3)
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 403],
+    )
+    await delay(50)
+    assert.deepEqual(
+      proxy.host.calls.map(({ target }) => target),
+      ['/ok'],
+    )
+  })
+  test('after one whose client asked to close are not carried, and its answer arrives', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, 'whole'), 30))
+    const client = proxy.connect()
+    client.write(`${get('/last', 'Connection: close\r\n')}${get('/more')}`)
+    await client.ended
+    const [answer, ...rest] = await client.answers(2)
+    assert.equal(answer?.body, 'whole')
+    assert.equal(rest.length, 0)
+    assert.equal(proxy.host.calls.length, 1)
+  })
+  test('with nonsense behind them are answered before the nonsense is refused', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, 'whole'), 30))
+    const client = proxy.connect()
+    client.write(`${get('/1')}nonsense\r\n\r\n`)
+    const answers = await client.answers(2)
+    assert.deepEqual(
+      answers.map(({ status, body }) => `${status} ${body}`),
+      ['200 whole', '400 '],
+    )
+    assert.equal(await client.ended, 'closed')
+  })
+  test('of which more wait than any client needs end the connection', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall(() => undefined)
+    const client = proxy.connect()
+    client.write(get('/').repeat(100))
+    await client.ended
+    assert.equal(client.received(), '')
+  })
+  test('end with the connection: what waits is not carried when the client has left', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall(() => undefined)
+    const client = proxy.connect()
+    client.write(`${get('/1')}${get('/2')}`)
+    while (proxy.host.calls.length === 0) await delay(5)
+    client.destroy()
+    while (proxy.host.closed() === 0) await delay(5)
+    await delay(20)
+    assert.deepEqual(
+      proxy.host.calls.map(({ target }) => target),
+      ['/1'],
+    )
+  })
+})
+
+describe('Expect: 100-continue', () => {
+  const head = (length: number, target = '/x') =>
+    `PUT ${target} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: ${length}\r\n\r\n`
+
+  test('is answered when the body is wanted, and goes no further', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write(head(3))
+    while (!client.received().includes('\r\n\r\n')) await delay(5)
+    assert.equal(client.received(), 'HTTP/1.1 100 Continue\r\n\r\n')
+    client.write('abc')
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.status, 200)
+    assert.equal(proxy.host.calls[0]?.body.toString(), 'abc')
+    assert.doesNotMatch(proxy.host.calls[0]?.head ?? '', /expect/i)
+  })
+  test('is not answered when the request is refused', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write(head(102_401))
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.status, 413)
+    assert.doesNotMatch(client.received(), /100 Continue/)
+  })
+  test('ends the connection of a local answer: whether the body follows nobody knows', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write(head(3, '/provision').replace('\r\n', '\r\nMetadata: true\r\n'))
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.status, 200)
+    assert.equal(answer?.headers.connection, 'close')
+  })
+  test('of another kind is ignored', async (t) => {
+    const proxy = await start(t)
+    assert.equal((await proxy.ask(get('/x', 'Expect: the-unexpected\r\n'))).status, 200)
+    assert.doesNotMatch(proxy.host.calls[0]?.head ?? '', /expect/i)
+  })
+  test('in HTTP/1.0 is ignored', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write('PUT /x HTTP/1.0\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc')
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.status, 200)
+    assert.doesNotMatch(client.received(), /100 Continue/)
+  })
+})
+
+describe('versions and connections', () => {
+  test('HTTP/1.0 without a host is carried, and its connection ends', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write('GET /x HTTP/1.0\r\n\r\n')
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.body, 'ok')
+    assert.equal(await client.ended, 'closed')
+    assert.match(proxy.host.calls[0]?.head ?? '', /^GET \/x HTTP\/1\.1\r\nhost: 169\.254\.169\.254\r\n/)
+  })
+  test('HTTP/1.0 that asks for it keeps its connection', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write('GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
+    await client.answers(1)
+    client.write('GET /2 HTTP/1.0\r\n\r\n')
+    assert.equal((await client.answers(2)).length, 2)
+  })
+  test('an upgrade is carried as an ordinary request', async (t) => {
+    const proxy = await start(t)
+    const got = await proxy.ask(get('/x', 'Connection: Upgrade\r\nUpgrade: websocket\r\n'))
+    assert.equal(got.status, 200)
+    assert.doesNotMatch(proxy.host.calls[0]?.head ?? '', /upgrade/i)
+  })
+  test('a connection over the limit is closed without a word', async (t) => {
+    const proxy = await start(t, { server: { maxConnections: 1 } })
+    const first = proxy.connect()
+    first.write(get('/1'))
+    await first.answers(1)
+    const second = proxy.connect()
+    await second.ended
+    assert.equal(second.received(), '')
+    first.write(get('/2'))
+    assert.equal((await first.answers(2)).length, 2)
+  })
+  test('the record of a connection is taken when it is accepted, once, with its own source', async (t) => {
+    const proxy = await start(t)
+    const peers: { address: string; port: number }[] = []
+    const attribute = proxy.stages.attribute
+    proxy.stages.attribute = (peer) => {
+      peers.push({ ...peer })
+      return attribute(peer)
+    }
+    const client = proxy.connect({ localAddress: '127.0.0.2' })
+    while (peers.length === 0) await delay(5)
+    client.write(get('/1'))
+    await client.answers(1)
+    client.write(get('/2'))
+    await client.answers(2)
+    assert.deepEqual(peers, [{ address: '127.0.0.2', port: client.socket.localPort }])
+  })
+  test('a request waits for the names of its caller, and does not meet the host before', async (t) => {
+    const proxy = await start(t)
+    const { promise, resolve } = Promise.withResolvers<never>()
+    const attribute = proxy.stages.attribute
+    proxy.stages.attribute = (peer) => {
+      const attribution = attribute(peer)
+      return attribution && { ...attribution, caller: promise.then(() => attribution.caller) }
+    }
+    const client = proxy.connect()
+    client.write(get('/x'))
+    await delay(30)
+    assert.equal(proxy.host.connections(), 0)
+    resolve(undefined as never)
+    assert.equal((await client.answers(1))[0]?.status, 200)
+  })
+})
+
+describe('time limits', () => {
+  test('a head that does not come is answered 408', async (t) => {
+    const proxy = await start(t, { server: { headTimeoutMs: 300, requestTimeoutMs: 500 } })
+    const client = proxy.connect()
+    client.write('GET / HTTP/1.1\r\nHos')
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.status, 408)
+    assert.equal(answer?.headers.connection, 'close')
+  })
+  test('a body that does not come is answered 408', async (t) => {
+    const proxy = await start(t, { server: { headTimeoutMs: 300, requestTimeoutMs: 500 } })
+    const client = proxy.connect()
+    client.write('POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na')
+    const [answer] = await client.answers(1)
+    assert.equal(answer?.status, 408)
+    assert.equal(proxy.host.connections(), 0)
+  })
+  test('an idle connection is closed', async (t) => {
+    const proxy = await start(t, { server: { idleTimeoutMs: 100 } })
+    const client = proxy.connect()
+    client.write(get('/x'))
+    await client.answers(1)
+    assert.equal(await client.ended, 'closed')
+  })
+})
+
+describe('close()', () => {
+  test('waits for the request in flight, then ends its connection at once', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, 'late but whole'), 150))
+    const client = proxy.connect()
+    client.write(get('/x'))
+    while (proxy.host.calls.length === 0) await delay(5)
+    const startedAtMs = performance.now()
+    await proxy.close(5000)
+    const tookMs = performance.now() - startedAtMs
+    assert.equal((await client.answers(1))[0]?.body, 'late but whole')
+    assert.ok(tookMs < 2500, `took ${tookMs} ms`)
+    await proxy.closed
+  })
+  test('cuts what is not done when the grace is over', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall(() => undefined)
+    const client = proxy.connect()
+    client.write(get('/x'))
+    while (proxy.host.calls.length === 0) await delay(5)
+    const startedAtMs = performance.now()
+    await proxy.close(200)
+    const tookMs = performance.now() - startedAtMs
+    assert.ok(tookMs >= 190 && tookMs < 2000, `took ${tookMs} ms`)
+    await client.ended
+    assert.equal(client.received(), '')
+  })
+  test('ends idle connections at once and takes no more', async (t) => {
+    const proxy = await start(t)
+    const client = proxy.connect()
+    client.write(get('/x'))
+    await client.answers(1)
+    const startedAtMs = performance.now()
+    await proxy.close(5000)
+    assert.ok(performance.now() - startedAtMs < 2000)
+    await client.ended
+    const late = proxy.connect()
+    assert.equal(await late.ended, 'reset')
+  })
+  test('ends a kept connection with the request that was on its way', async (t) => {
+    const proxy = await start(t)
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, call.target), 100))
+    const client = proxy.connect()
+    client.write(get('/1'))
+    while (proxy.host.calls.length === 0) await delay(5)
+    client.write(get('/2'))
+    const closing = proxy.close(5000)
+    const [first, second] = await client.answers(2)
+    assert.equal(first?.body, '/1')
+    assert.equal(second?.headers.connection, 'close')
+    await closing
+  })
+})
+
+test('listen() says what is in the way, and works after that', async (t) => {
+  const proxy = await start(t)
+  const { createProxyServer } = await import('../../src/proxy/server.ts')
+  const other = createProxyServer(proxy.stages, () => 0)
+  await assert.rejects(other.listen('127.0.0.1', proxy.port), {
+    name: 'AgentError',
+    code: 'LISTEN_FAILED',
+    message: `IO error: Failed to bind TcpListener '127.0.0.1:${proxy.port}': EADDRINUSE`,
+    facts: { errno: 'EADDRINUSE' },
+  })
+  assert.equal(other.descriptor(), undefined)
+  await other.listen('127.0.0.1', 0)
+  assert.equal(typeof other.descriptor(), 'number')
+  await other.close(0)
+  await other.closed
+})
