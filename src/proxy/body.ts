@@ -65,6 +65,8 @@ export function limitBody(request: IncomingMessage, maxBytes: number): Transform
       else done(null, chunk)
     },
   })
+  // Whoever reads the stream hears of its errors; when nobody does any more, they have no effect.
+  limited.on('error', () => undefined)
   request.on('error', (error) => limited.destroy(error))
   request.on('close', () => {
     if (!request.complete) limited.destroy(new Error('the client went away'))

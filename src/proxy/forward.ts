@@ -156,7 +156,10 @@ function attempt(
           response.end(chunk)
         } else response.end()
         // The host may answer an upload before its end: what is still to come has nowhere to go, and the client waits.
-        if (!received.complete) received.resume()
+        if (!received.complete) {
+          received.unpipe()
+          received.resume()
+        }
         observer.finished(exchange, caller, status, '')
         end(undefined)
       },

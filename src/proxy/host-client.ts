@@ -126,10 +126,8 @@ function dispatch(pool: UndiciPool, request: HostRequest, handler: HostAnswerHan
         if (isOver) started.abort(new Error('aborted'))
       },
       onResponseStart(current, status) {
-        if (status < 200) {
-          current.abort(new Error(`the host answered ${status}, which was not asked for`))
-          return
-        }
+        // Early hints are for the client library alone. What switches protocols ends in an error of its own.
+        if (status < 200) return
         hasHead = true
         handler.onHead(status, toStrings(current.rawHeaders))
       },
