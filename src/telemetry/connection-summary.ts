@@ -59,13 +59,16 @@ export function createConnectionSummary(nowMs: () => number, maxKeys = MAX_KEYS)
     }
   }
   const find = (key: SummaryKey, userGroups: readonly string[]) => {
-    const id = render(key)
-    const known = entries.get(id)
+    const known = entries.get(render(key))
     if (known !== undefined) return known
     if (entries.size >= maxKeys) removeExpired(nowMs())
-    if (entries.size >= maxKeys && key.userName !== OTHER) return find(otherKey(key), [])
+    if (entries.size < maxKeys) return insert(key, userGroups)
+    const surplus = otherKey(key)
+    return entries.get(render(surplus)) ?? insert(surplus, [])
+  }
+  const insert = (key: SummaryKey, userGroups: readonly string[]) => {
     const entry: Entry = { key, userGroups, buckets: [] }
-    entries.set(id, entry)
+    entries.set(render(key), entry)
     return entry
   }
   const removeExpired = (now: number) => {

@@ -76,11 +76,14 @@ const TITLES: Readonly<Record<ModuleName, string>> = {
   monitor: 'ProxyAgentStatus',
 }
 
+/** What is shown before the key keeper has spoken: readers rely on these names. */
+const FIRST_KEY_STATES = { secureChannelState: 'Unknown', wireServerRuleId: '', imdsRuleId: '', hostGARuleId: '' }
+
 /** Makes the board with every module unknown. */
 export function createStatusBoard(options: StatusBoardOptions): StatusBoard {
   const fresh = (): StatusDetail => ({ status: 'UNKNOWN', message: 'Status unknown.' })
   const modules: Record<ModuleName, StatusDetail> = {
-    keyKeeper: { ...fresh(), states: {} },
+    keyKeeper: { ...fresh(), states: { ...FIRST_KEY_STATES } },
     redirector: fresh(),
     proxyServer: fresh(),
     telemetryLogger: fresh(),

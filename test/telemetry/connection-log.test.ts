@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Level, LogSink } from '../../src/base/log.ts'
+import type { RollingFile } from '../../src/base/rolling-file.ts'
+import { createConnectionLog } from '../../src/telemetry/connection-log.ts'
+import type { RequestFacts } from '../../src/telemetry/request-facts.ts'
+
+const NOW_MS = Date.UTC(2026, 0, 2, 3, 4, 5, 678)
+
+const request = (id: number, connection = 9): RequestFacts => ({
+  connection: { id: connection, peer: { address: '127.0.0.1', port: 40112 }, destination: undefined },
+  id,
+  method: 'GET',
+  rawTarget: '/x',
+  startedAtMs: 0,
+})
+
+function fakeFile(threshold: Level): RollingFile & { appended: string[] } {
+  const appended: string[] = []
+  return {
+    appended,
+    threshold,
+    append: (text) => void appended.push(text),
+    write: () => assert.fail('lines of a request are appended together'),
+    flush: async () => undefined,
+    flushSync: () => undefined,
+    close: async () => undefined,
+    dropped: 0,
+  }
+}
+
+function fakeSink(threshold: Level): LogSink & { lines: string[] } {
+  const lines: string[] = []
+  return { lines, threshold, write: (level, message, epochMs) => void lines.push(`${level} ${message} ${epochMs}`) }
+}
+
+const log = (fileLevel: Level | undefined, systemLevel: Level) => {
+  const file = fileLevel === undefined ? undefined : fakeFile(fileLevel)
+  const system = fakeSink(systemLevel)
+  return { file, system, log: createConnectionLog(file, system, () => NOW_MS) }
+}
+
+test('end() appends the lines of a request in one piece, in the format of the contract', () => {
+  const { file, log: connectionLog } = log('Trace', 'Error')
+  const [first, second] = [request(12), request(13)]
+  connectionLog.write(first, 'Trace', 'Got request')
+  connectionLog.write(second, 'Info', 'in between')
+  connectionLog.write(first, 'Warn', 'odd')
+  assert.deepEqual(file?.appended, [])
+  connectionLog.end(first)
+  assert.deepEqual(file?.appended, [
+    [
+      '2026-01-02T03:04:05.678 [TRACE]   12[9] - Got request',
+      '2026-01-02T03:04:05.678 [WARN]    12[9] - odd',
+      '2026-01-02T03:04:05.678 [INFO]    12[9] - ------------------------ ConnectionLogger is dropped ------------------------',
+      '',
+    ].join('\n'),
+  ])
+  connectionLog.end(second)
+  assert.equal(file?.appended.length, 2)
+})
+
+test('write() shows id 0 for lines about a connection', () => {
+  const { file, log: connectionLog } = log('Info', 'Error')
+  const line = request(0, 3)
+  connectionLog.write(line, 'Info', 'x')
+  connectionLog.end(line)
+  assert.match(file?.appended[0] ?? '', /^2026-01-02T03:04:05\.678 \[INFO\] {4}0\[3\] - x\n/)
+})
+
+test('write() tells the system log at once what it wants, and nothing else', () => {
+  const { file, system, log: connectionLog } = log('Info', 'Warn')
+  const one = request(1)
+  connectionLog.write(one, 'Warn', 'w')
+  connectionLog.write(one, 'Info', 'i')
+  connectionLog.write(one, 'Trace', 't')
+  assert.deepEqual(system.lines, [`Warn 1[9] - w ${NOW_MS}`])
+  connectionLog.end(one)
+  assert.deepEqual(
+    file?.appended[0]?.split('\n').map((line) => line.slice(24, 34).trim()),
+    ['[WARN]', '[INFO]', '[INFO]', ''],
+  )
+})
+
+test('end() leaves nothing when nothing was said, or said before', () => {
+  const { file, log: connectionLog } = log('Info', 'Error')
+  const one = request(1)
+  connectionLog.end(one)
+  connectionLog.write(one, 'Debug', 'not wanted')
+  connectionLog.end(one)
+  assert.deepEqual(file?.appended, [])
+  connectionLog.write(one, 'Info', 'wanted')
+  connectionLog.end(one)
+  connectionLog.end(one)
+  assert.equal(file?.appended.length, 1)
+})
+
+test('end() has no last line in a file that wants only warnings', () => {
+  const { file, log: connectionLog } = log('Warn', 'Error')
+  const one = request(1)
+  connectionLog.write(one, 'Warn', 'w')
+  connectionLog.end(one)
+  assert.deepEqual(file?.appended, ['2026-01-02T03:04:05.678 [WARN]    1[9] - w\n'])
+})
+
+test('write() makes one line of what a caller tries to forge, and no secret', () => {
+  const { file, system, log: connectionLog } = log('Info', 'Info')
+  const one = request(1)
+  connectionLog.write(one, 'Info', 'a\n2026-01-02T03:04:05.678 [ERROR] forged\u001b[2J /x?sig=SECRET&y')
+  connectionLog.end(one)
+  const text = `${file?.appended[0]} ${system.lines[0]}`
+  assert.equal(file?.appended[0]?.split('\n').length, 3)
+  assert.match(text, /a\\x0a2026/)
+  assert.match(text, /\\x1b\[2J/)
+  assert.doesNotMatch(text, /SECRET/)
+})
+
+test('write() keeps a bounded number of lines for one request', () => {
+  const { file, log: connectionLog } = log('Info', 'Error')
+  const one = request(1)
+  for (let i = 0; i < 10_000; i++) connectionLog.write(one, 'Info', `${i}`)
+  connectionLog.end(one)
+  assert.equal(file?.appended[0]?.split('\n').length, 102)
+})
+
+test('isEnabled() asks both places', () => {
+  const { log: both } = log('Info', 'Debug')
+  assert.deepEqual(
+    (['Info', 'Debug', 'Trace'] as const).map((level) => both.isEnabled(level)),
+    [true, true, false],
+  )
+  const { log: noFile } = log(undefined, 'Error')
+  assert.deepEqual(
+    (['Error', 'Warn'] as const).map((level) => noFile.isEnabled(level)),
+    [true, false],
+  )
+})
