@@ -9,7 +9,7 @@ export interface Clock {
   nowMs(): number
   /** Monotonic milliseconds that count time spent suspended, from an arbitrary origin. Never jumps back. */
   monotonicMs(): number
-  /** Resolves after `ms`, or at once when `signal` is aborted. Never rejects and keeps no process alive by itself. */
+  /** Resolves after `ms`, or at once when `signal` is aborted. Never rejects. Keeps the process alive meanwhile. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
 }
 
@@ -35,7 +35,19 @@ export function processAgeMs(): number {
   return Math.floor(process.uptime() * 1000)
 }
 
-/** Nanoseconds since the Unix epoch, of the resolution the platform has (microseconds in practice). */
+/** Wall time at the origin of `performance.now`, as the last reading saw it. */
+let originMs = performance.timeOrigin
+
+/**
+ * Nanoseconds since the Unix epoch, of the resolution the platform has (microseconds in practice).
+ * Follows the wall clock when that is set: ticks are compared across processes, and `performance.timeOrigin` alone would
+ * stay at the time this process believed it was when it started.
+ */
 export function unixNanoseconds(): bigint {
-  return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n
+  const wallMs = Date.now()
+  const sinceOriginMs = performance.now()
+  // Date.now() is cut to a millisecond, so anything within the next one agrees with it.
+  if (originMs + sinceOriginMs < wallMs) originMs = wallMs - sinceOriginMs
+  else if (originMs + sinceOriginMs >= wallMs + 1) originMs = wallMs + 0.999 - sinceOriginMs
+  return BigInt(Math.round((originMs + sinceOriginMs) * 1000)) * 1000n
 }

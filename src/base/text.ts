@@ -1,8 +1,7 @@
 /** Makes untrusted text safe and short enough for a log line, a status document or an error. */
 
-/** Characters that could forge a line, move a cursor or reverse the reading order. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: naming control characters is the point.
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|\p{Surrogate}/gu
+/** Characters that could forge a line, move a cursor, reverse the reading order, or are half of one. */
+const UNSAFE = /[\p{Control}\p{Line_Separator}\p{Paragraph_Separator}\p{Bidi_Control}\p{Surrogate}\ufeff]/gu
 
 /** Replaces every control and direction character by a visible escape such as `\x0a` or `\u2028`. */
 export function escapeControls(text: string): string {
