@@ -32,6 +32,7 @@ import { requestCount } from '../proxy/pipeline.ts'
 import { createProxyServer, type ProxyServer } from '../proxy/server.ts'
 import type { ProxyStages } from '../proxy/stages.ts'
 import { describeVerdict } from '../rules/describe.ts'
+import { formatDivergence } from '../rules/divergence.ts'
 import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.ts'
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
@@ -191,6 +192,7 @@ export function startAgent(config: Config, version: string): Agent {
       denied,
       monotonicMs: () => performance.now(),
       describeVerdict,
+      formatDivergence,
       claimsJson,
     }),
   }

@@ -7,7 +7,7 @@
 
 import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Clock, unixNanoseconds } from '../base/clock.ts'
+import type { Clock } from '../base/clock.ts'
 import { isoMs } from '../base/dates.ts'
 import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -68,7 +68,7 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
       .join('')
 
   const declareFinished = () => {
-    finishedTick = unixNanoseconds()
+    finishedTick = endOfThisMillisecond(clock.nowMs())
     const text = errorText()
     if (text !== toldText) {
       toldText = text
@@ -125,6 +125,15 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
       await writing
     },
   }
+}
+
+/**
+ * Renders the moment in nanoseconds since the epoch, by the wall clock as it is now: who asks compares with his own, and
+ * the clock of a machine that boots is often set after we have started. A question asked earlier in this very
+ * millisecond counts as asked before, hence its end.
+ */
+function endOfThisMillisecond(nowMs: number): bigint {
+  return BigInt(Math.floor(nowMs)) * 1_000_000n + 999_999n
 }
 
 const ESCAPES: Readonly<Record<string, string>> = {

@@ -83,9 +83,10 @@ export function createRedirection(options: RedirectionOptions): Redirection {
     events.onReady(true)
     return true
   }
-  /** Sees to it that what was attached still is. */
+  /** Sees to it that what was attached and written still is. */
   const watch = () => {
-    if (redirector === undefined || redirector.isAttached()) return
+    if (redirector === undefined) return
+    if (redirector.isAttached()) return reconcile()
     log.error('The kernel no longer redirects: the links were removed by somebody else. Attaching again.')
     redirector.detach()
     redirector = undefined

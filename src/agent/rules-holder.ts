@@ -4,7 +4,6 @@ import type { Endpoint, EndpointName } from '../base/endpoints.ts'
 import type { Log } from '../base/log.ts'
 import type { Caller } from '../identity/caller.ts'
 import { type CanonicalMode, decide, type Verdict } from '../rules/decide.ts'
-import { formatDivergence } from '../rules/divergence.ts'
 import type { AuthorizationRules } from '../rules/document.ts'
 import { compileSnapshot, type EndpointItems, hashItem, itemsOf, type PolicySnapshot } from '../rules/snapshot.ts'
 
@@ -40,9 +39,7 @@ export function createRulesHolder(canonicalMode: CanonicalMode, log: Log): Rules
     },
     decide(endpoint, caller, method, rawTarget) {
       const request = { method, target: rawTarget }
-      const verdict = decide(snapshot[endpoint.name], endpoint.name, caller, request, { canonicalMode })
-      if (verdict.divergence !== undefined) log.warn(formatDivergence(verdict.divergence))
-      return verdict
+      return decide(snapshot[endpoint.name], endpoint.name, caller, request, { canonicalMode })
     },
   }
 }

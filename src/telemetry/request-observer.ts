@@ -9,6 +9,7 @@ import type { Verdict } from '../rules/decide.ts'
 import type { ConnectionLog } from './connection-log.ts'
 import type { ConnectionSummary } from './connection-summary.ts'
 import type { ConnectionFacts, RequestFacts } from './request-facts.ts'
+import { createToldLately } from './told-lately.ts'
 
 export interface RequestObserver {
   /** A connection was accepted; `doubt` says why it is not attributed. */
@@ -43,6 +44,8 @@ export interface RequestObserverOptions {
   readonly monotonicMs: () => number
   /** Renders the reason of a verdict for the log. */
   readonly describeVerdict: (verdict: Verdict) => string
+  /** Renders the line that log queries look for when the two matchers disagree. */
+  readonly formatDivergence: (divergence: NonNullable<Verdict['divergence']>) => string
   /** Renders the claims of a caller as JSON. */
   readonly claimsJson: (caller: Caller) => string
 }
@@ -51,6 +54,10 @@ const MAX_DETAIL_BYTES = 4096
 
 /** Direct connections are told once a minute: any local user can make as many as he likes. */
 const DIRECT_CONNECTION_INTERVAL_MS = 60_000
+
+/** A client asks the same for a long time: one line about a disagreement in 15 minutes, and not of everything. */
+const DIVERGENCE_INTERVAL_MS = 15 * 60 * 1000
+const MAX_DIVERGENCES = 1000
 
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const
@@ -61,6 +68,7 @@ const NO_CONNECTION: ConnectionFacts = { id: 0, peer: { address: '', port: 0 }, 
 /** Makes the observer. */
 export function createRequestObserver(options: RequestObserverOptions): RequestObserver {
   const { log, normal, denied, monotonicMs } = options
+  const divergences = createToldLately(monotonicMs, DIVERGENCE_INTERVAL_MS, MAX_DIVERGENCES)
   let directToldMs = Number.NEGATIVE_INFINITY
   let directUntold = 0
 
@@ -145,6 +153,10 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
         log.write(request, 'Trace', `Use claims: ${options.claimsJson(caller)}`)
         if (caller.doubt !== undefined) log.write(request, 'Trace', `The executable is unknown: ${caller.doubt}`)
         log.write(request, 'Trace', `Decision: ${options.describeVerdict(verdict)}`)
+      }
+      if (verdict.divergence !== undefined) {
+        const line = options.formatDivergence(verdict.divergence)
+        log.write(request, divergences.isNews(line) ? 'Warn' : 'Debug', line)
       }
       if (verdict.outcome === 'ok') return
       const isNew = record(denied, request, caller, 403, 'Authorize failed')

@@ -4,6 +4,7 @@ import type { Level } from '../../src/base/log.ts'
 import { type Caller, claimsJson } from '../../src/identity/caller.ts'
 import type { Verdict } from '../../src/rules/decide.ts'
 import { describeVerdict } from '../../src/rules/describe.ts'
+import { formatDivergence } from '../../src/rules/divergence.ts'
 import type { ConnectionLog } from '../../src/telemetry/connection-log.ts'
 import { createConnectionSummary } from '../../src/telemetry/connection-summary.ts'
 import type { ConnectionFacts, RequestFacts } from '../../src/telemetry/request-facts.ts'
@@ -51,7 +52,7 @@ function observer(level: Level = 'Info') {
   }
   const normal = createConnectionSummary(() => time.ms)
   const denied = createConnectionSummary(() => time.ms)
-  const options = { log, normal, denied, monotonicMs: () => time.ms, describeVerdict, claimsJson }
+  const options = { log, normal, denied, monotonicMs: () => time.ms, describeVerdict, formatDivergence, claimsJson }
   const counts = (list: typeof normal) =>
     list
       .read()
@@ -190,6 +191,20 @@ test('decided() says nothing of what is allowed, but everything at Trace', () =>
     'Trace 12[9] The executable is unknown: the process is gone',
     'Trace 12[9] Decision: ok: the endpoint has no rules',
   ])
+})
+
+test('decided() tells a disagreement of the matchers once in 15 minutes, of a bounded number', () => {
+  const { observer: seen, request, lines, time } = observer()
+  const divergence = (uri: string) =>
+    ({ mode: 'shadow', ruleSetId: 'v7', legacy: 'allow', canonical: 'error:CANON_PCT', uri }) as const
+  for (let i = 0; i < 10; i++) seen.decided(request(12), ALICE, { ...OK, divergence: divergence('/a%zz') })
+  const line = 'CANON_DIVERGENCE mode=shadow rule_set=v7 legacy=allow canon=error:CANON_PCT uri="/a%zz"'
+  assert.deepEqual(lines, [`Warn 12[9] ${line}`])
+  time.ms += 900_000
+  seen.decided(request(13), ALICE, { ...OK, divergence: divergence('/a%zz') })
+  assert.equal(lines.length, 2)
+  for (let i = 0; i < 5000; i++) seen.decided(request(14), ALICE, { ...OK, divergence: divergence(`/${i}`) })
+  assert.ok(lines.length < 1100, `${lines.length} lines`)
 })
 
 test('connected() tells of a direct connection once a minute, and how many there were', () => {

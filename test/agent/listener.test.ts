@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import { keepListening } from '../../src/agent/listener.ts'
+import { AgentError } from '../../src/base/errors.ts'
+import type { ProxyServer } from '../../src/proxy/server.ts'
+import { createFakeClock } from '../fakes/clock.ts'
+import { createFakeLog } from '../fakes/log.ts'
+
+/** A server that binds as told, and can be lost. */
+interface FakeServer extends ProxyServer {
+  lose(): void
+}
+
+function listener(t: TestContext) {
+  const clock = createFakeClock()
+  const log = createFakeLog()
+  const told: string[] = []
+  const servers: FakeServer[] = []
+  const asked: string[] = []
+  const setting = { errno: undefined as string | undefined, holder: undefined as string | undefined }
+  const stopping = new AbortController()
+  const create = (): ProxyServer => {
+    const { promise: closed, resolve: lose } = Promise.withResolvers<void>()
+    const server: FakeServer = {
+      closed,
+      lose,
+      async listen(address, port) {
+        asked.push(`${address}:${port}`)
+        if (setting.errno !== undefined)
+          throw new AgentError('LISTEN_FAILED', 'IO error: Failed to bind', { errno: setting.errno })
+      },
+      descriptor: () => 3,
+      close: async () => lose(),
+    }
+    servers.push(server)
+    return server
+  }
+  const events = {
+    onReady: (server: ProxyServer) => void told.push(`ready ${servers.indexOf(server as FakeServer)}`),
+    onLost: (message: string) => void told.push(`lost ${message}`),
+    onMessage: (message: string) => void told.push(message),
+  }
+  const start = () =>
+    keepListening({ create, describeHolder: () => setting.holder, clock, log, events }, stopping.signal)
+  t.after(() => stopping.abort())
+  return { clock, log, told, servers, asked, setting, stopping, start }
+}
+
+test('keepListening() binds the address of the contract and says so', async (t) => {
+  const { start, clock, told, asked, stopping } = listener(t)
+  const running = start()
+  await clock.settle()
+  assert.deepEqual(asked, ['127.0.0.1:3080'])
+  assert.deepEqual(told, ['ready 0'])
+  stopping.abort()
+  await running
+  assert.deepEqual(told, ['ready 0'], 'an end that was asked for is no loss')
+})
+
+test('keepListening() tries for ever, ever more seldom, and names who is in the way once', async (t) => {
+  const { start, clock, told, log, setting, asked } = listener(t)
+  setting.errno = 'EADDRINUSE'
+  setting.holder = "process 12 'nc'"
+  start()
+  const waits: number[] = []
+  for (let i = 0; i < 8; i++) {
+    await clock.settle()
+    waits.push(clock.sleeping[0] as number)
+    await clock.advance(clock.sleeping[0] as number)
+  }
+  assert.deepEqual(waits, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000])
+  const failure = "IO error: Failed to bind (errno=EADDRINUSE): the port is taken by process 12 'nc'"
+  assert.deepEqual(told, [`lost ${failure}`])
+  assert.deepEqual(log.lines, [`Warn ${failure}`])
+  setting.holder = "process 13 'nc'"
+  await clock.advance(30_000)
+  assert.equal(told.length, 2, 'another holder is told')
+  setting.errno = undefined
+  await clock.advance(30_000)
+  assert.equal(told.at(-1), `ready ${asked.length - 1}`)
+})
+
+test('keepListening() does not ask who is in the way of another failure', async (t) => {
+  const { start, clock, told, setting } = listener(t)
+  setting.errno = 'EACCES'
+  setting.holder = 'nobody'
+  start()
+  await clock.settle()
+  assert.deepEqual(told, ['lost IO error: Failed to bind (errno=EACCES)'])
+})
+
+test('keepListening() says that the listener was lost, and binds again', async (t) => {
+  const { start, clock, told, servers } = listener(t)
+  start()
+  await clock.settle()
+  servers[0]?.lose()
+  await clock.settle()
+  assert.deepEqual(told, ['ready 0', 'lost The proxy listener was closed', 'ready 1'])
+})
+
+test('keepListening() tells the same failure again after a time that went well', async (t) => {
+  const { start, clock, told, servers, setting } = listener(t)
+  setting.errno = 'EADDRINUSE'
+  start()
+  await clock.settle()
+  setting.errno = undefined
+  await clock.advance(1000)
+  setting.errno = 'EADDRINUSE'
+  servers[1]?.lose()
+  await clock.settle()
+  const failure = 'lost IO error: Failed to bind (errno=EADDRINUSE)'
+  assert.deepEqual(told, [failure, 'ready 1', 'lost The proxy listener was closed', failure])
+  assert.deepEqual(clock.sleeping, [1000])
+})
+
+test('keepListening() ends while it waits to try again', async (t) => {
+  const { start, clock, setting, stopping, asked } = listener(t)
+  setting.errno = 'EADDRINUSE'
+  const running = start()
+  await clock.settle()
+  stopping.abort()
+  await running
+  assert.equal(asked.length, 1)
+})
