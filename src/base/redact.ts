@@ -14,6 +14,8 @@ const HIDDEN = '[REDACTED]'
 interface Pattern {
   readonly find: RegExp
   readonly replace: string | ((match: string) => string)
+  /** Found sooner than `find`, and in every text that `find` could match. */
+  readonly hint?: RegExp
 }
 
 /** A quote, with the backslashes it has inside JSON inside JSON. */
@@ -44,12 +46,16 @@ function behind(name: string, bare: string, flags = 'gi'): Pattern {
   return { find: new RegExp(`(${name})(?:(${QUOTE})${QUOTED}|${bare})`, flags), replace: `$1$2${HIDDEN}` }
 }
 
-/** Looks at each whole run of `characters` that is long enough, stepping over escapes, and hides those that `isSecret`. */
-function runs(characters: string, isSecret: RegExp): Pattern {
-  return {
-    find: new RegExp(String.raw`\\+(?:u[0-9A-Fa-f]{4}|.)|[${characters}]{43,}={0,2}`, 'g'),
-    replace: (run) => (isSecret.test(run) ? HIDDEN : run),
-  }
+/** Key material by its look: base64 of 32 and 64 bytes; 64 hexadecimal digits (our own key and signatures), tokens, cache keys. */
+const BASE64_KEY = /^(?:.{43}=|.{86}==)$/
+const BARE_KEY =
+  /^(?:[0-9A-Fa-f]{64}={0,2}|[a-z2-7]{52}={0,2}|[A-Za-z0-9]{33}AzCa[A-P][A-Za-z0-9]{5}=|[A-Za-z0-9]{44}AzCa[A-Za-z0-9]{5}[AQgw])$/
+const SHORTEST_KEY = 44
+
+function hideBareKeys(run: string): string {
+  if (run.length < SHORTEST_KEY) return run
+  if (BASE64_KEY.test(run)) return HIDDEN
+  return run.replace(/[A-Za-z0-9]+={0,2}/g, (part) => (BARE_KEY.test(part) ? HIDDEN : part))
 }
 
 const PATTERNS: readonly Pattern[] = [
@@ -79,14 +85,12 @@ const PATTERNS: readonly Pattern[] = [
   ),
   behind(String.raw`(?<![A-Za-z0-9_-])(?:-u|--user)(?:=|\s{0,8})(?:["'])?[^\s:"'\\]{1,200}:`, WORD, 'g'),
   // name=value and "name": "value" where the name says that it is a secret.
-  behind(`(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{0,40}(?:${NAMES})[A-Za-z0-9_-]{0,20}${ASSIGN}`, TOKEN),
-  // Bare key material: 64 hexadecimal digits (our own key and signatures), personal access tokens, cache keys.
-  runs(
-    'A-Za-z0-9',
-    /^(?:[0-9A-Fa-f]{64}|[a-z2-7]{52}|[A-Za-z0-9]{33}AzCa[A-P][A-Za-z0-9]{5}|[A-Za-z0-9]{44}AzCa[A-Za-z0-9]{5}[AQgw])={0,2}$/,
-  ),
-  // Base64 of 32 and 64 bytes.
-  runs('A-Za-z0-9+/', /^(?:.{43}=|.{86}==)$/),
+  {
+    ...behind(`(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{0,40}(?:${NAMES})[A-Za-z0-9_-]{0,20}${ASSIGN}`, TOKEN),
+    hint: new RegExp(NAMES, 'i'),
+  },
+  // Keys without a name, by whole runs of their characters; escapes are stepped over.
+  { find: /\\+(?:u[0-9A-Fa-f]{4}|.)|[A-Za-z0-9+/]+={0,2}/g, replace: hideBareKeys },
 ]
 
 /** Something that may start a secret: most texts have none of these and pass untouched. */
@@ -96,7 +100,8 @@ const HINT = /[=:@]|authorization|bearer|token|secret|pass|pwd|key|cred|sas\b|ey
 export function redactSecrets(text: string): string {
   if (!HINT.test(text)) return text
   let result = text
-  for (const { find, replace } of PATTERNS) {
+  for (const { find, replace, hint } of PATTERNS) {
+    if (hint?.test(result) === false) continue
     result = typeof replace === 'string' ? result.replace(find, replace) : result.replace(find, replace)
   }
   return result
