@@ -69,7 +69,8 @@ export async function identify(
 function isElevated(record: ConnectionRecord, namespaces: HostNamespaces, options: IdentityOptions): boolean {
   if (record.uid !== 0) return false
   if (!record.reduced && record.userNamespace !== INITIAL_USER_NAMESPACE) return false
-  return options.containerRootIsElevated || (!record.reduced && record.pidNamespace === namespaces.ownPid)
+  if (options.containerRootIsElevated) return true
+  return !record.reduced && record.pidNamespace !== 0 && record.pidNamespace === namespaces.ownPid
 }
 
 function readProcess(record: ConnectionRecord, proc: ProcReader, namespaces: HostNamespaces): ProcessFacts {

@@ -6,7 +6,7 @@
  * Source: proc(5), proc_pid_stat(5).
  */
 
-import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs'
 
 /** What tells a file from all others: `device` and `inode` as stat(2) gives them. */
 export interface FileId {
@@ -24,7 +24,7 @@ export interface ProcessView extends Disposable {
   /** Start time in clock ticks since boot (CLOCK_BOOTTIME). */
   startTicks(): bigint | undefined
   executable(): Executable | undefined
-  /** Arguments separated and ended by NUL; empty for a zombie. */
+  /** Arguments separated and ended by NUL, the first 8 KiB of them; empty for a zombie. */
   commandLine(): Buffer | undefined
 }
 
@@ -45,6 +45,9 @@ export interface HostNamespaces {
 
 /** Opens a file without reading it: enough to learn what it is. Source: open(2), O_PATH. */
 const O_PATH = 0o10000000
+
+/** A caller may have megabytes of arguments, and would have us read them for each connection. */
+const MAX_COMMAND_LINE_BYTES = 8192
 
 /** Reads /proc of the running kernel. */
 export const procReader: ProcReader = {
@@ -70,7 +73,7 @@ export const procReader: ProcReader = {
             closeSync(exe)
           }
         }),
-      commandLine: () => attempt(() => readFileSync(`${base}/cmdline`)),
+      commandLine: () => attempt(() => readStart(`${base}/cmdline`, MAX_COMMAND_LINE_BYTES)),
       [Symbol.dispose]: () => closeSync(fd),
     }
   },
@@ -105,6 +108,21 @@ export function parseStartTicks(stat: string): bigint | undefined {
 export function parseNamespace(link: string): number | undefined {
   const match = /^\w+:\[(\d+)\]$/.exec(link)
   return match === null ? undefined : Number(match[1])
+}
+
+/** Reads at most `maxBytes` from the start of a file. */
+function readStart(path: string, maxBytes: number): Buffer {
+  const fd = openSync(path, constants.O_RDONLY)
+  try {
+    const bytes = Buffer.alloc(maxBytes)
+    let length = 0
+    for (let read = -1; read !== 0 && length < maxBytes; length += read) {
+      read = readSync(fd, bytes, length, maxBytes - length, null)
+    }
+    return bytes.subarray(0, length)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 function attempt<T>(read: () => T): T | undefined {

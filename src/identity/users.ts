@@ -26,13 +26,16 @@ export interface UserDirectory {
 export interface UserDirectoryEnv {
   /** @throws when unreadable */
   readFile(path: string): Promise<string>
-  /** Runs `getent` with `args`. @returns its output, `undefined` when it found nothing, failed or took too long. */
+  /** Runs `getent` with `args`. @returns what it found, which may be nothing; `undefined` when it could not tell. */
   getent(args: readonly string[]): Promise<string | undefined>
   monotonicMs(): number
 }
 
 const GETENT_TIMEOUT_MS = 2000
 const GETENT_MAX_BYTES = 1024 * 1024
+
+/** Exit status of getent when a key was not found; what was found for the others is printed all the same. */
+const NOT_ALL_FOUND = 2
 
 /** The real files and the real name service. */
 export function userDirectoryEnv(monotonicMs: () => number): UserDirectoryEnv {
@@ -46,11 +49,16 @@ export function userDirectoryEnv(monotonicMs: () => number): UserDirectoryEnv {
           maxBuffer: GETENT_MAX_BYTES,
           env: {},
         } as const
-        execFile('/usr/bin/getent', args, options, (error, stdout) => resolve(error === null ? stdout : undefined))
+        execFile('/usr/bin/getent', args, options, (error, stdout) =>
+          resolve(error === null || error.code === NOT_ALL_FOUND ? stdout : undefined),
+        )
       }),
     monotonicMs,
   }
 }
+
+/** A child that cannot even be killed, waiting for a dead file server, must not hold a connection for ever. */
+const GETENT_DEADLINE_MS = GETENT_TIMEOUT_MS + 500
 
 const POSITIVE_TTL_MS = 60_000
 const NEGATIVE_TTL_MS = 5_000
@@ -72,6 +80,12 @@ interface GroupEntry {
   readonly members: readonly string[]
 }
 
+/** What was found out, and whether that is all there is to know. */
+interface Finding {
+  readonly names: UserNames
+  readonly isComplete: boolean
+}
+
 /** Makes a directory with an empty cache. */
 export function createUserDirectory(env: UserDirectoryEnv): UserDirectory {
   const cache = new Map<number, { answer: Promise<UserNames>; expiresAtMs: number }>()
@@ -80,46 +94,66 @@ export function createUserDirectory(env: UserDirectoryEnv): UserDirectory {
       const nowMs = env.monotonicMs()
       const cached = cache.get(uid)
       if (cached !== undefined && nowMs < cached.expiresAtMs) return cached.answer
-      if (cache.size >= MAX_ENTRIES) cache.delete(cache.keys().next().value as number)
-      const entry = { answer: find(uid, env).catch(() => UNKNOWN), expiresAtMs: nowMs + POSITIVE_TTL_MS }
       cache.delete(uid)
+      if (cache.size >= MAX_ENTRIES) cache.delete(cache.keys().next().value as number)
+      const finding = find(uid, env).catch((): Finding => ({ names: UNKNOWN, isComplete: false }))
+      // Whoever asks meanwhile gets the same answer.
+      const entry = { answer: finding.then(({ names }) => names), expiresAtMs: Number.POSITIVE_INFINITY }
       cache.set(uid, entry)
-      void entry.answer.then((names) => {
-        if (names === UNKNOWN) entry.expiresAtMs = env.monotonicMs() + NEGATIVE_TTL_MS
+      void finding.then(({ isComplete }) => {
+        entry.expiresAtMs = env.monotonicMs() + (isComplete ? POSITIVE_TTL_MS : NEGATIVE_TTL_MS)
       })
       return entry.answer
     },
   }
 }
 
-async function find(uid: number, env: UserDirectoryEnv): Promise<UserNames> {
+async function find(uid: number, env: UserDirectoryEnv): Promise<Finding> {
   const [passwd, group] = await Promise.all([
     env.readFile('/etc/passwd').catch(() => ''),
     env.readFile('/etc/group').catch(() => ''),
   ])
+  let isComplete = true
+  const ask: Ask = async (...args) => {
+    const output = await withDeadline(env.getent(args))
+    if (output === undefined) isComplete = false
+    return output ?? ''
+  }
   const local = findUser(passwd, uid)
   const groups = parseGroups(group)
   if (local !== undefined) {
     const gids = groups.filter((entry) => entry.members.includes(local.name)).map((entry) => entry.gid)
-    return { userName: local.name, groups: await nameGroups([local.gid, ...gids], groups, env) }
+    const names = { userName: local.name, groups: await nameGroups([local.gid, ...gids], groups, ask) }
+    return { names, isComplete }
   }
-  const remote = findUser((await env.getent(['passwd', String(uid)])) ?? '', uid)
-  if (remote === undefined) return UNKNOWN
-  const listed = parseInitgroups((await env.getent(['initgroups', remote.name])) ?? '')
-  return { userName: remote.name, groups: await nameGroups([remote.gid, ...listed], groups, env) }
+  const remote = findUser(await ask('passwd', String(uid)), uid)
+  if (remote === undefined) return { names: UNKNOWN, isComplete: false }
+  const listed = parseInitgroups(await ask('initgroups', remote.name))
+  const names = { userName: remote.name, groups: await nameGroups([remote.gid, ...listed], groups, ask) }
+  return { names, isComplete }
+}
+
+/** Asks getent. @returns its output; empty when it could not tell. */
+type Ask = (...args: readonly string[]) => Promise<string>
+
+function withDeadline(answer: Promise<string | undefined>): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(undefined), GETENT_DEADLINE_MS)
+    const settle = (output: string | undefined) => {
+      clearTimeout(timer)
+      resolve(output)
+    }
+    answer.then(settle, () => settle(undefined))
+  })
 }
 
 /** Sorts, drops doubles and groups without a name. */
-async function nameGroups(
-  gids: readonly number[],
-  known: readonly GroupEntry[],
-  env: UserDirectoryEnv,
-): Promise<string[]> {
+async function nameGroups(gids: readonly number[], known: readonly GroupEntry[], ask: Ask): Promise<string[]> {
   const sorted = [...new Set(gids)].sort((a, b) => a - b)
   if (sorted.length > MAX_GROUPS) return []
   const names = sorted.map((gid) => known.find((entry) => entry.gid === gid)?.name)
   const missing = sorted.filter((_, i) => names[i] === undefined)
-  const found = missing.length === 0 ? [] : parseGroups((await env.getent(['group', ...missing.map(String)])) ?? '')
+  const found = missing.length === 0 ? [] : parseGroups(await ask('group', ...missing.map(String)))
   return sorted
     .map((gid, i) => names[i] ?? found.find((entry) => entry.gid === gid)?.name)
     .filter((name): name is string => name !== undefined)

@@ -1,0 +1,238 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { ConnectionRecord } from '../../src/ebpf/records.ts'
+import type { Caller } from '../../src/identity/caller.ts'
+import { claimsJson } from '../../src/identity/caller.ts'
+import { type IdentityOptions, identify } from '../../src/identity/identify.ts'
+import type { ProcReader } from '../../src/identity/process.ts'
+import { CONTAINER_MOUNT, CURL, CURL_FILE, fakeProc, NAMESPACES, RECORD, START_TICKS, USERS } from './make.ts'
+
+const PEER = { address: '127.0.0.1', port: 40112 }
+
+function ask(
+  record: Partial<ConnectionRecord> = {},
+  proc: ProcReader = fakeProc(),
+  options: IdentityOptions = { containerRootIsElevated: true },
+  namespaces = NAMESPACES,
+): Promise<Caller> {
+  return identify({ ...RECORD, ...record }, PEER, { proc, users: USERS, namespaces }, options)
+}
+
+const ALICE: Caller = {
+  uid: 1000,
+  gid: 1000,
+  userName: 'alice',
+  groups: ['alice', 'adm'],
+  pid: 4711,
+  exePath: '/usr/bin/curl',
+  processName: 'curl',
+  commandLine: 'curl -s http://169.254.169.254/',
+  elevated: false,
+  clientAddress: '127.0.0.1',
+  clientPort: 40112,
+  doubt: undefined,
+}
+
+test('identify() knows a process that is still the one that connected', async () => {
+  assert.deepEqual(await ask(), ALICE)
+})
+
+const UNKNOWN_EXE = { exePath: undefined, processName: undefined }
+
+const DOUBTS: readonly {
+  situation: string
+  record?: Partial<ConnectionRecord>
+  proc?: ProcReader
+  expected: Partial<Caller>
+}[] = [
+  {
+    situation: 'the process is gone',
+    record: { pid: 4712 },
+    expected: { ...UNKNOWN_EXE, pid: 4712, commandLine: 'undefined', doubt: 'the process is gone' },
+  },
+  {
+    situation: 'the process went between opening and reading',
+    proc: fakeProc({ startTicks: () => undefined }),
+    expected: {
+      ...UNKNOWN_EXE,
+      commandLine: 'undefined',
+      doubt: 'the process id belongs to another process by now',
+    },
+  },
+  {
+    situation: 'the pid was given to a process that began later',
+    proc: fakeProc({ startTicks: () => START_TICKS + 1n }),
+    expected: {
+      ...UNKNOWN_EXE,
+      commandLine: 'undefined',
+      doubt: 'the process id belongs to another process by now',
+    },
+  },
+  {
+    situation: 'the process became another program by exec',
+    proc: fakeProc({ executable: () => ({ path: '/usr/bin/waagent', inode: 78n, device: CURL_FILE.device }) }),
+    expected: {
+      ...UNKNOWN_EXE,
+      commandLine: 'undefined',
+      doubt: 'the process runs another program than when it connected',
+    },
+  },
+  {
+    situation: 'the process became a file of the same inode number on another file system',
+    proc: fakeProc({ executable: () => ({ ...CURL, device: 0xfe02n }) }),
+    expected: {
+      ...UNKNOWN_EXE,
+      commandLine: 'undefined',
+      doubt: 'the process runs another program than when it connected',
+    },
+  },
+  {
+    situation: 'the executable cannot be read',
+    proc: fakeProc({ executable: () => undefined }),
+    expected: { ...UNKNOWN_EXE, doubt: 'the executable cannot be read' },
+  },
+  {
+    situation: 'the record is a reduced one',
+    record: { reduced: true, startTimeNs: 0n, exeInode: 0n, exeDevice: 0 },
+    expected: {
+      ...UNKNOWN_EXE,
+      commandLine: 'undefined',
+      doubt: 'the kernel gives no type data to record the executable with',
+    },
+  },
+  {
+    situation: 'the record has no start time although it is not reduced',
+    record: { startTimeNs: 0n },
+    proc: fakeProc({ startTicks: () => 0n }),
+    expected: {
+      ...UNKNOWN_EXE,
+      commandLine: 'undefined',
+      doubt: 'the process id belongs to another process by now',
+    },
+  },
+  {
+    situation: 'a container has a file of its own at a path of the host',
+    record: { mountNamespace: CONTAINER_MOUNT },
+    proc: fakeProc({}, { '/usr/bin/curl': [{ inode: 99n, device: CURL_FILE.device }] }),
+    expected: {
+      ...UNKNOWN_EXE,
+      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
+    },
+  },
+  {
+    situation: 'a container has a file at a path that the host does not have',
+    record: { mountNamespace: CONTAINER_MOUNT },
+    proc: fakeProc({}, {}),
+    expected: {
+      ...UNKNOWN_EXE,
+      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
+    },
+  },
+  {
+    situation: "the mount namespace could not be recorded and the file is not the host's",
+    record: { mountNamespace: 0 },
+    proc: fakeProc({}, {}),
+    expected: {
+      ...UNKNOWN_EXE,
+      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
+    },
+  },
+  {
+    situation: 'nothing: a sandboxed service runs the very file of the host',
+    record: { mountNamespace: CONTAINER_MOUNT },
+    expected: {},
+  },
+  {
+    situation: "nothing: the agent's own mount namespace is another one than the host's",
+    record: { mountNamespace: NAMESPACES.ownMount },
+    proc: fakeProc({}, {}),
+    expected: {},
+  },
+  {
+    situation: 'nothing: the file was replaced while the process runs',
+    proc: fakeProc({ executable: () => ({ ...CURL, path: '/usr/bin/curl (deleted)' }) }),
+    expected: {},
+  },
+  {
+    situation: "a container runs a deleted file that was never the host's",
+    record: { mountNamespace: CONTAINER_MOUNT },
+    proc: fakeProc({ executable: () => ({ ...CURL, path: '/usr/bin/curl (deleted)' }) }, {}),
+    expected: {
+      ...UNKNOWN_EXE,
+      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
+    },
+  },
+  {
+    situation: 'the command line alone cannot be read',
+    proc: fakeProc({ commandLine: () => undefined }),
+    expected: { commandLine: 'undefined' },
+  },
+  {
+    situation: 'the process is a zombie without arguments',
+    proc: fakeProc({ commandLine: () => Buffer.alloc(0) }),
+    expected: { commandLine: '' },
+  },
+]
+
+for (const { situation, record, proc, expected } of DOUBTS) {
+  test(`identify() doubts what it must when ${situation}`, async () => {
+    assert.deepEqual(await ask(record, proc), { ...ALICE, ...expected })
+  })
+}
+
+const ELEVATION: readonly (readonly [
+  situation: string,
+  record: Partial<ConnectionRecord>,
+  whenContainerRootIs: [boolean, boolean],
+])[] = [
+  ['root', { uid: 0, gid: 0 }, [true, true]],
+  ['root with another group', { uid: 0, gid: 3000 }, [true, true]],
+  ['a user with group 0', { uid: 1000, gid: 0 }, [false, false]],
+  ['root of another user namespace', { uid: 0, userNamespace: 4026532600 }, [false, false]],
+  ['root in a container of the initial user namespace', { uid: 0, pidNamespace: 4026532700 }, [true, false]],
+  ['root whose namespaces are not recorded', { uid: 0, userNamespace: 0, pidNamespace: 0 }, [false, false]],
+  ['root of a reduced record', { uid: 0, reduced: true, userNamespace: 0, pidNamespace: 0 }, [true, false]],
+  ['a user of a reduced record', { uid: 1000, reduced: true }, [false, false]],
+]
+
+for (const [situation, record, [allowed, refused]] of ELEVATION) {
+  test(`identify() takes ${situation} for ${allowed ? 'root' : 'no root'}, and ${refused ? 'as well' : 'not'} where container root is none`, async () => {
+    assert.equal((await ask(record)).elevated, allowed)
+    assert.equal((await ask(record, fakeProc(), { containerRootIsElevated: false })).elevated, refused)
+  })
+}
+
+test('identify() does not take an unreadable pid namespace of its own for an unrecorded one', async () => {
+  const namespaces = { hostMount: 0, ownMount: 0, ownPid: 0 }
+  const record = { uid: 0, pidNamespace: 0, mountNamespace: 0 }
+  const caller = await ask(record, fakeProc({}, {}), { containerRootIsElevated: false }, namespaces)
+  assert.equal(caller.elevated, false)
+  assert.equal(caller.exePath, undefined)
+})
+
+test('identify() reads the process before it waits for names', async () => {
+  const proc = fakeProc()
+  const { promise, resolve } = Promise.withResolvers<{ userName: string; groups: string[] }>()
+  const env = { proc, users: { lookUp: () => promise }, namespaces: NAMESPACES }
+  const caller = identify(RECORD, PEER, env, { containerRootIsElevated: true })
+  assert.deepEqual(proc.asked, ['open 4711'])
+  assert.equal(proc.openViews(), 0, 'a view is still open')
+  resolve({ userName: 'alice', groups: [] })
+  assert.equal((await caller).userName, 'alice')
+})
+
+test('claimsJson() has the members of the contract in their order', async () => {
+  assert.equal(
+    claimsJson(await ask()),
+    '{"userId":1000,"userName":"alice","userGroups":["alice","adm"],"processId":4711,"processName":"curl",' +
+      '"processFullPath":"/usr/bin/curl","processCmdLine":"curl -s http://169.254.169.254/","runAsElevated":false,' +
+      '"clientIp":"127.0.0.1","clientPort":40112}',
+  )
+})
+
+test('claimsJson() shows what is unknown as existing readers expect', async () => {
+  const { processName, processFullPath, processCmdLine, userName } = JSON.parse(
+    claimsJson(await ask({ pid: 1, uid: 4321 })),
+  )
+  assert.deepEqual([processName, processFullPath, processCmdLine, userName], ['', '', 'undefined', 'undefined'])
+})
