@@ -58,7 +58,8 @@ export function createLog(sinks: readonly LogSink[], nowMs: () => number): Log {
 
 /** Makes one line of `message` that holds no secret, no control character and not too much. */
 export function toSafeLine(message: string): string {
-  return escapeControls(redactSecrets(cutUtf8(message, MAX_MESSAGE_BYTES, '...')))
+  // Cut last: half a secret no longer looks like one.
+  return cutUtf8(escapeControls(redactSecrets(message)), MAX_MESSAGE_BYTES, '...')
 }
 
 /** Tells whether a sink with `threshold` wants `level`. */

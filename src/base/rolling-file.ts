@@ -5,7 +5,7 @@
  * event loop or throws: what cannot be written is counted and told in the next line that can be.
  */
 
-import { constants, writeSync } from 'node:fs'
+import { constants, mkdirSync, openSync, writeSync } from 'node:fs'
 import { type FileHandle, lstat, mkdir, open, readdir, rename, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { unixNanoseconds } from './clock.ts'
@@ -62,30 +62,35 @@ export function createRollingFile(options: RollingFileOptions): RollingFile {
   let working: Promise<void> = Promise.resolve()
   let queued = false
 
-  const takeText = () => {
-    if (untold > 0 && parts.length > 0) {
-      parts.push(formatLogLine('Warn', `${untold} log entries were lost: the disk did not take them`, Date.now()))
-      untold = 0
+  /** Takes what is buffered, with a word about what was lost before it. */
+  const take = () => {
+    const count = parts.length
+    const told = count > 0 ? untold : 0
+    if (told > 0) {
+      parts.push(formatLogLine('Warn', `${told} log entries were lost: the disk did not take them`, Date.now()))
     }
     const text = parts.join('')
     parts = []
     bufferedBytes = 0
-    return text
+    untold -= told
+    return { text, count, told }
+  }
+  const giveUp = ({ count, told }: { readonly count: number; readonly told: number }) => {
+    dropped += count
+    untold += count + told
   }
 
   const writeOut = async () => {
     queued = false
-    const count = parts.length
-    const text = takeText()
-    if (text === '') return
+    const taken = take()
+    if (taken.text === '') return
     try {
       const file = await current()
-      const bytes = Buffer.from(text, 'utf8')
+      const bytes = Buffer.from(taken.text, 'utf8')
       await file.appendFile(bytes)
       sizeBytes += bytes.length
     } catch {
-      dropped += count
-      untold += count
+      giveUp(taken)
       await release()
     }
   }
@@ -97,9 +102,8 @@ export function createRollingFile(options: RollingFileOptions): RollingFile {
       await archive(path, maxFiles)
     }
     if (handle === undefined) {
-      await mkdir(dirname(path), { recursive: true, mode: 0o750 })
-      const { O_APPEND, O_CREAT, O_WRONLY, O_NOFOLLOW, O_NONBLOCK } = constants
-      handle = await open(path, O_APPEND | O_CREAT | O_WRONLY | O_NOFOLLOW | O_NONBLOCK, 0o640)
+      await mkdir(dirname(path), { recursive: true, mode: DIRECTORY_MODE })
+      handle = await open(path, OPEN_FLAGS, FILE_MODE)
       const stat = await handle.stat()
       sizeBytes = stat.size
       if (sizeBytes >= maxBytes) return await current()
@@ -124,13 +128,14 @@ export function createRollingFile(options: RollingFileOptions): RollingFile {
   }
 
   const append = (text: string) => {
-    if (bufferedBytes + text.length > maxBufferedBytes) {
+    const textBytes = Buffer.byteLength(text)
+    if (bufferedBytes + textBytes > maxBufferedBytes) {
       dropped++
       untold++
       return
     }
     parts.push(text)
-    bufferedBytes += text.length
+    bufferedBytes += textBytes
     if (bufferedBytes > maxBufferedBytes / 4) void flush()
     else timer ??= setTimeout(() => void flush(), flushIntervalMs).unref()
   }
@@ -141,12 +146,12 @@ export function createRollingFile(options: RollingFileOptions): RollingFile {
     append,
     flush,
     flushSync: () => {
-      const text = takeText()
-      if (text === '' || handle === undefined) return
+      const taken = take()
+      if (taken.text === '') return
       try {
-        writeSync(handle.fd, text)
+        writeAllSync(handle?.fd ?? openNowSync(path), Buffer.from(taken.text, 'utf8'))
       } catch {
-        dropped++
+        giveUp(taken)
       }
     },
     close: async () => {
@@ -157,6 +162,21 @@ export function createRollingFile(options: RollingFileOptions): RollingFile {
       return dropped
     },
   }
+}
+
+const DIRECTORY_MODE = 0o750
+const FILE_MODE = 0o640
+const { O_APPEND, O_CREAT, O_WRONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+const OPEN_FLAGS = O_APPEND | O_CREAT | O_WRONLY | O_NOFOLLOW | O_NONBLOCK
+
+/** Opens the log at the end of a process that ends before it wrote a line. The end of the process closes it. */
+function openNowSync(path: string): number {
+  mkdirSync(dirname(path), { recursive: true, mode: DIRECTORY_MODE })
+  return openSync(path, OPEN_FLAGS, FILE_MODE)
+}
+
+function writeAllSync(fd: number, bytes: Buffer): void {
+  for (let offset = 0; offset < bytes.length; ) offset += writeSync(fd, bytes, offset)
 }
 
 /** Tells whether `path` still names the open file; a file moved away or removed does not get another line. */
@@ -177,7 +197,8 @@ async function archive(path: string, maxFiles: number): Promise<void> {
     .filter((entry) => entry.startsWith(`${name}.`) && ARCHIVE_SUFFIX.test(entry.slice(name.length + 1)))
     .sort()
   for (const old of archives.slice(0, Math.max(0, archives.length - (maxFiles - 1)))) {
-    await unlink(join(dirname(path), old))
+    // What cannot be removed must not cost the lines that wait to be written.
+    await unlink(join(dirname(path), old)).catch(() => undefined)
   }
 }
 

@@ -21,6 +21,11 @@ const PRIORITIES: Readonly<Record<Level, string>> = {
 /** Lines kept for a reader that does not read; what comes after is counted and told. */
 const MAX_QUEUED_LINES = 2000
 
+/** Pause before a stalled reader is tried again. */
+const RETRY_MS = 50
+
+const LINE_FEED = 0x0a
+
 export interface SystemLog extends LogSink {
   /** Writes what is queued, synchronously and as far as the reader takes it. */
   flushSync(): void
@@ -30,8 +35,10 @@ export interface SystemLog extends LogSink {
 
 /** What the sink calls of the world. */
 export interface SystemLogEnv {
-  write(fd: number, text: string, done: (error: NodeJS.ErrnoException | null, writtenBytes: number) => void): void
-  writeSync(fd: number, text: string): number
+  /** May write less than all of `bytes`, even part of a character. */
+  write(fd: number, bytes: Buffer, done: (error: NodeJS.ErrnoException | null, writtenBytes: number) => void): void
+  /** The same, waiting for it. @throws NodeJS.ErrnoException */
+  writeSync(fd: number, bytes: Buffer): number
   /** Value of JOURNAL_STREAM, `device:inode` of the journal's socket. */
   journalStream: string | undefined
   /** `device:inode` of an open descriptor. */
@@ -39,8 +46,8 @@ export interface SystemLogEnv {
 }
 
 export const systemLogEnv: SystemLogEnv = {
-  write: (fd, text, done) => write(fd, text, done),
-  writeSync: (fd, text) => writeSync(fd, text),
+  write: (fd, bytes, done) => write(fd, bytes, done),
+  writeSync: (fd, bytes) => writeSync(fd, bytes),
   journalStream: process.env.JOURNAL_STREAM,
   identify: (fd) => {
     try {
@@ -70,36 +77,37 @@ export function createSystemLog(threshold: Level, env: SystemLogEnv = systemLogE
 function createOutput(fd: number, env: SystemLogEnv) {
   const hasPriorities = env.journalStream !== undefined && env.identify(fd) === env.journalStream
   let queue: string[] = []
-  let inFlight = ''
+  let inFlight: Buffer | undefined
+  /** Set while the reader is stalled and nothing is on its way. */
+  let retry: NodeJS.Timeout | undefined
   let dropped = 0
   let untold = 0
 
-  const takeText = () => {
+  const line = (level: Level, message: string) => `${hasPriorities ? PRIORITIES[level] : ''}${message}\n`
+  const takeBytes = () => {
     if (untold > 0) {
       queue.push(line('Warn', `${untold} log lines were lost because the reader of this log is too slow`))
       untold = 0
     }
     const text = queue.join('')
     queue = []
-    return text
+    return Buffer.from(text, 'utf8')
   }
-  const line = (level: Level, message: string) => `${hasPriorities ? PRIORITIES[level] : ''}${message}\n`
   const drain = () => {
-    if (inFlight !== '' || queue.length === 0) return
-    inFlight = takeText()
-    writeInFlight()
+    if (inFlight === undefined && queue.length > 0) send(takeBytes())
   }
-  const writeInFlight = () => {
-    env.write(fd, inFlight, (error, writtenBytes) => {
+  const send = (bytes: Buffer) => {
+    inFlight = bytes
+    retry = undefined
+    env.write(fd, bytes, (error, writtenBytes) => {
       if (error?.code === 'EAGAIN') {
-        setTimeout(writeInFlight, 50).unref()
+        retry = setTimeout(() => send(bytes), RETRY_MS).unref()
         return
       }
       // Any other error, such as a closed pipe: nobody reads, so nothing is kept.
-      const rest = error === null ? Buffer.from(inFlight, 'utf8').subarray(writtenBytes).toString('utf8') : ''
-      inFlight = rest
-      if (rest === '') drain()
-      else writeInFlight()
+      if (error === null && writtenBytes < bytes.length) return send(bytes.subarray(writtenBytes))
+      inFlight = undefined
+      drain()
     })
   }
   return {
@@ -113,13 +121,14 @@ function createOutput(fd: number, env: SystemLogEnv) {
       drain()
     },
     flushSync() {
-      // What is in flight may already be on its way on a worker thread: it is not written a second time.
-      const text = takeText()
-      if (text === '') return
+      // What is on its way on a worker thread is not written a second time; what waits to be tried again is.
+      const waiting = retry === undefined ? undefined : inFlight
+      clearTimeout(retry)
+      let rest = Buffer.concat([waiting ?? Buffer.alloc(0), takeBytes()])
       try {
-        env.writeSync(fd, text)
+        while (rest.length > 0) rest = rest.subarray(env.writeSync(fd, rest))
       } catch {
-        dropped++
+        dropped += rest.filter((byte) => byte === LINE_FEED).length
       }
     },
     dropped: () => dropped,
