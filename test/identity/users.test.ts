@@ -29,7 +29,7 @@ broken
 `
 
 const REMOTE: Readonly<Record<string, string>> = {
-  'passwd 2000': 'ldapuser:*:2000:6001:LDAP User:/home/l:/bin/bash\n',
+  'passwd 2000': 'ldapuser:*:2000:6001:LDAP User:/home/ldapuser:/bin/bash\n',
   'initgroups ldapuser': 'ldapuser             6003 6001 6002 4\n',
   'group 6001 6002 6003': 'staff:*:6001:\ndevs:*:6003:ldapuser\n',
   'group 5001': 'carols:*:5001:\n',
