@@ -129,7 +129,7 @@ function readDocument(text: string, refuse: (reason: string) => never): JsonDocu
     document = parseJson(text, { skipByteOrderMark: true })
   } catch (error) {
     if (!(error instanceof AgentError)) throw error
-    return refuse(`line ${error.facts.line}, column ${error.facts.column}: ${error.message}`)
+    return refuse(error.message)
   }
   if (!isJsonObject(document.value)) return refuse('the file must hold one JSON object')
   const repeated = document.duplicates[0]
@@ -171,9 +171,9 @@ function article(kind: Kind): string {
   return kind === 'unsigned' ? 'a whole number of 0 or more' : `a ${kind}`
 }
 
-/** Shows a value shortly, as JSON. */
+/** Shows a value shortly, as JSON; a number too large for it as the number it became. */
 function quote(value: unknown): string {
-  const text = JSON.stringify(value)
+  const text = typeof value === 'number' ? String(value) : JSON.stringify(value)
   return text.length > 80 ? `${text.slice(0, 77)}...` : text
 }
 
@@ -195,7 +195,7 @@ function expandFolder(
 ): string {
   const where = () => `line ${document.locate([key]).line}: key '${key}' is ${quote(value)}`
   const path = value.replace(/%(\w+)%/g, (_, name: string) => {
-    const set = environment[name]
+    const set = Object.hasOwn(environment, name) ? environment[name] : undefined
     return set ?? refuse(`${where()}, but the environment variable ${name} is not set`)
   })
   if (path === '' && key === 'logFolder') return path
