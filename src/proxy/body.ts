@@ -38,7 +38,8 @@ export function readBody(request: IncomingMessage, maxBytes: number): Promise<Bo
       sizeBytes += chunk.length
       if (sizeBytes <= maxBytes) chunks.push(chunk)
       else {
-        request.pause()
+        // What still comes is dropped until the connection ends: see `linger.ts`.
+        chunks.length = 0
         resolve({ kind: 'too-large' })
       }
     })

@@ -247,15 +247,23 @@ describe('sizes', () => {
     assert.equal(proxy.told.at(-1), 'finished POST /x root normal 413: The body is larger than 102400 bytes')
     assert.equal(proxy.host.calls.length, 0)
   })
-  test('a large upload gets its refusal although the client is still writing', async () => {
-    const client = proxy.connect()
-    client.write(`POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n`)
-    client.write(Buffer.alloc(8_000_000, 'a'))
-    const [answer] = await client.answers(1)
-    assert.equal(answer?.status, 413)
-    assert.equal(answer?.body, 'length limit exceeded')
-    client.destroy()
-  })
+  for (const framing of ['Content-Length: 3000000', 'Transfer-Encoding: chunked']) {
+    test(`a client that first writes megabytes (${framing}) still gets its refusal, and an orderly end`, async () => {
+      const client = proxy.connect()
+      const body = Buffer.alloc(3_000_000, 'a')
+      const isChunked = framing.endsWith('chunked')
+      client.write(`POST /x HTTP/1.1\r\nHost: h\r\n${framing}\r\n\r\n${isChunked ? '2dc6c0\r\n' : ''}`)
+      client.write(body)
+      if (isChunked) client.write('\r\n0\r\n\r\n')
+      const [answer] = await client.answers(1)
+      assert.equal(answer?.status, 413)
+      assert.equal(answer?.body, 'length limit exceeded')
+      const startedAtMs = performance.now()
+      assert.equal(await client.ended, 'closed')
+      assert.ok(performance.now() - startedAtMs < 1500, 'the end came late')
+      assert.equal(client.socket.writableLength, 0, 'not all was read')
+    })
+  }
 })
 
 describe('audit', () => {
