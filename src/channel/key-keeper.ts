@@ -1,9 +1,8 @@
 /**
  * Keeps the agreement with the host: polls the status, obtains the key it asks for, follows its modes and rules.
  *
- * One poll is: status → rules → state → key, if one is wanted → tell. A failing step leaves everything as it was and is
- * tried again at the next poll. Consumers see one immutable `ChannelSnapshot`, swapped whole, so that a key value never
- * meets the id of another key.
+ * What to do is worked out by `key-machine.ts`; this file does it and waits in between. Consumers see one immutable
+ * `ChannelSnapshot`, swapped whole, so that a key value never meets the id of another key.
  */
 
 import type { Clock } from '../base/clock.ts'
@@ -11,24 +10,17 @@ import { AgentError, describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { AuthorizationRules } from '../rules/document.ts'
 import type { HostChannel } from './host-channel.ts'
-import { type ChannelState, computeChannelState, describeKeyStatus, type KeyStatus } from './key-status.ts'
+import {
+  type Action,
+  type ChannelSnapshot,
+  INITIAL_STATE,
+  type MachineEvent,
+  type Question,
+  type Step,
+  step,
+  UNKNOWN_STATE,
+} from './key-machine.ts'
 import type { KeyStore } from './key-store.ts'
-import { isKeyGuid, type LatchedKey } from './secret-key.ts'
-
-/** State text before the first good poll and after a reset. */
-export const UNKNOWN_STATE = 'Unknown'
-
-/** What the rest of the agent may know of the channel. Never changed, only replaced. */
-export interface ChannelSnapshot {
-  /** `Unknown`, `disabled`, or a state text of `ChannelState`. */
-  readonly stateText: string
-  /** What the last good status said; `undefined` before the first. Kept through a reset. */
-  readonly state: ChannelState | undefined
-  /** The key that signs; `undefined` while there is none or the channel is disabled. */
-  readonly key: LatchedKey | undefined
-  /** True when nothing is missing: the key is there, or the host wants none. */
-  readonly isLatched: boolean
-}
 
 export interface KeyKeeperOptions {
   readonly host: HostChannel
@@ -74,13 +66,7 @@ const MIN_WAKE_INTERVAL_MS = 1000
 /** Makes the keeper. Nothing happens before `run`. */
 export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   const { host, store, clock, log, events } = options
-  let current: ChannelSnapshot = {
-    stateText: UNKNOWN_STATE,
-    state: undefined,
-    key: undefined,
-    isLatched: false,
-  }
-  let lastStatusText = ''
+  let state = INITIAL_STATE
   let lastMessage = ''
   /** The milestone reached last, as a status message. */
   let healthyMessage = ''
@@ -99,19 +85,95 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     lastMessage = healthyMessage
     events.onMilestone(message, elapsedMs)
   }
-  /** Takes a failure out of the status line once all is well again. */
   const recover = () => {
     if (lastMessage === healthyMessage) return
     log.info(`Recovered from: ${lastMessage}`)
     lastMessage = healthyMessage
     events.onMessage(healthyMessage)
   }
-  const replace = (change: Partial<ChannelSnapshot>) => {
-    current = { ...current, ...change }
+  const clean = async (guid: string) => {
+    const removed = await store.removeOthers(guid)
+    if (removed > 0) log.info(`Removed ${removed} superseded key file(s)`)
+  }
+
+  /** Does one action. @returns the question it asks, if it is one. */
+  const perform = async (action: Action): Promise<Question | undefined> => {
+    switch (action.type) {
+      case 'tell':
+        tell(action.message)
+        break
+      case 'reach':
+        reach(action.message)
+        break
+      case 'recover':
+        recover()
+        break
+      case 'log':
+        log.write(action.level, action.message)
+        break
+      case 'rules':
+        events.onRules(action.rules)
+        break
+      case 'clean':
+        await clean(action.guid)
+        break
+      case 'publish':
+        events.onSnapshot(state.snapshot)
+        break
+      case 'reset':
+        events.onReset()
+        break
+      default:
+        return action
+    }
+    return undefined
+  }
+
+  /** Asks, and turns the answer or the failure into an event. */
+  const ask = async (question: Question, signal: AbortSignal): Promise<MachineEvent> => {
+    try {
+      switch (question.type) {
+        case 'poll':
+          return { type: 'status', status: await host.getStatus(signal) }
+        case 'read':
+          return { type: 'read', key: await store.read(question.guid) }
+        case 'acquire':
+          return { type: 'acquired', key: await host.acquireKey(signal) }
+        case 'store':
+          await store.write(question.key)
+          return { type: 'stored', key: question.key }
+        case 'check':
+          await store.check(question.key)
+          return { type: 'checked', key: question.key }
+        case 'attest':
+          await host.attestKey(question.key, signal)
+          return { type: 'attested', key: question.key }
+      }
+    } catch (error) {
+      const failed: Step = question.type === 'poll' ? 'status' : question.type
+      const isRefused = error instanceof AgentError && error.code === 'KEY_REFUSED'
+      // A missing key file is told in the log alone, with all that is known; the rest is for the status line.
+      const reason = failed === 'read' ? describeError(error) : sentenceOf(error)
+      return { type: 'failed', step: failed, reason, isRefused }
+    }
+  }
+
+  /** Follows `event` to the end of what it starts. A failure because we are told to stop is not told. */
+  const follow = async (first: MachineEvent, signal: AbortSignal) => {
+    for (let event: MachineEvent | undefined = first; event !== undefined; ) {
+      if (event.type === 'failed' && signal.aborted) return
+      const { state: next, actions }: ReturnType<typeof step> = step(state, event)
+      state = next
+      event = undefined
+      for (const action of actions) {
+        const question = await perform(action)
+        if (question !== undefined) event = await ask(question, signal)
+      }
+    }
   }
 
   const intervalMs = () => {
-    const isEarly = current.stateText === UNKNOWN_STATE && options.processAgeMs() < FREQUENT_POLLS_UNTIL_AGE_MS
+    const isEarly = state.snapshot.stateText === UNKNOWN_STATE && options.processAgeMs() < FREQUENT_POLLS_UNTIL_AGE_MS
     return isEarly ? FREQUENT_POLL_MS : options.pollIntervalMs
   }
 
@@ -128,99 +190,14 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     return result
   }
 
-  /** Waits until a poll is due or wanted. Being woken never puts it off, since anybody can wake. */
+  /** Waits until a poll is due, or for who wakes. Being woken never puts a poll off, since anybody can wake. */
   const waitForPoll = async (signal: AbortSignal) => {
-    const dueMs = clock.monotonicMs() + intervalMs()
+    let dueMs = clock.monotonicMs() + intervalMs()
     while ((await sleepUntil(dueMs, signal)) && !signal.aborted) {
-      if (current.stateText === UNKNOWN_STATE || current.stateText === 'disabled') return reset()
-      if (!current.isLatched) return
-      events.onSnapshot(current)
+      const isPolling = step(state, { type: 'woken' }).actions.at(-1)?.type === 'poll'
+      await follow({ type: 'woken' }, signal)
+      if (isPolling) dueMs = clock.monotonicMs() + intervalMs()
     }
-  }
-
-  const reset = () => {
-    log.info(
-      `poll_secure_channel_status task notified and secure channel state is '${current.stateText}', reset states and start poll status now.`,
-    )
-    replace({ stateText: UNKNOWN_STATE, isLatched: false })
-    events.onReset()
-    events.onSnapshot(current)
-  }
-
-  const pollOnce = async (signal: AbortSignal) => {
-    let status: KeyStatus
-    try {
-      status = await host.getStatus(signal)
-    } catch (error) {
-      if (!signal.aborted) tell(`Failed to get key status - ${sentenceOf(error)}`)
-      return
-    }
-    const state = computeChannelState(status)
-    reportStatus(status, state)
-    events.onRules(status.authorizationRules)
-    const wasState = current.stateText
-    replace({ state, stateText: state.text })
-    if (state.text === 'disabled') {
-      replace({ key: undefined, isLatched: true })
-      if (wasState === 'disabled') recover()
-      else reach('Customer has not enforce the secure channel state.')
-    } else if (needsKey(status, current.key)) {
-      replace({
-        isLatched: current.key !== undefined && status.keyGuid === undefined,
-      })
-      const key = await obtainKey(status, signal)
-      if (key !== undefined) replace({ key, isLatched: true })
-    } else {
-      replace({ isLatched: true })
-      recover()
-    }
-    events.onSnapshot(current)
-  }
-
-  const reportStatus = (status: KeyStatus, state: ChannelState) => {
-    const text = describeKeyStatus(status, state)
-    if (text === lastStatusText) {
-      log.trace(text)
-      return
-    }
-    lastStatusText = text
-    log.warn(text)
-    for (const remark of status.remarks) log.warn(`Key status is used although ${remark.replace(/; $/, '')}`)
-  }
-
-  /** Finds the key on disk, or gets a new one: acquire, store, check, attest. @returns `undefined` after any failure. */
-  const obtainKey = async (status: KeyStatus, signal: AbortSignal): Promise<LatchedKey | undefined> => {
-    if (status.keyGuid !== undefined && isKeyGuid(status.keyGuid)) {
-      try {
-        const key = await store.read(status.keyGuid)
-        reach('Found key details from local and ready to use.')
-        return key
-      } catch (error) {
-        log.info(
-          `Failed to fetch local key details with error: ${describeError(error)}. Will try acquire the key details from Server.`,
-        )
-      }
-    }
-    /** Runs one step. Failures are told here, unless the step failed because we are told to stop. */
-    const attempt = async <T>(prefix: string, run: () => Promise<T>, suffix = '') => {
-      try {
-        return { value: await run() }
-      } catch (error) {
-        if (!signal.aborted) tell(`${prefix}${sentenceOf(error)}${suffix}`)
-        return undefined
-      }
-    }
-    const acquired = await attempt('Failed to acquire key details: ', () => host.acquireKey(signal))
-    if (acquired === undefined) return undefined
-    const key = acquired.value
-    const checkPrefix = `Failed to check the key '${key.guid}' details saved locally: `
-    if ((await attempt('Failed to save key details to file: ', () => store.write(key))) === undefined) return undefined
-    if ((await attempt(checkPrefix, () => store.check(key), '.')) === undefined) return undefined
-    if ((await attempt('Failed to attest the key: ', () => host.attestKey(key, signal))) === undefined) return undefined
-    reach('Successfully attest the key and ready to use.')
-    const removed = await store.removeOthers(key.guid)
-    if (removed > 0) log.info(`Removed ${removed} superseded key file(s)`)
-    return key
   }
 
   return {
@@ -228,7 +205,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       tell('poll secure channel status task started.')
       for (const complaint of await store.prepare()) log.warn(complaint)
       while (!signal.aborted) {
-        await pollOnce(signal)
+        await follow(await ask({ type: 'poll' }, signal), signal)
         await waitForPoll(signal)
       }
       tell('poll_secure_channel_status task cancelled.')
@@ -240,16 +217,11 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       isWoken = true
       wakeUp?.abort()
     },
-    snapshot: () => current,
+    snapshot: () => state.snapshot,
   }
 }
 
 /** A failure as the status line shows it: the sentence alone, since its words are known to tools. */
 function sentenceOf(error: unknown): string {
   return error instanceof AgentError ? error.message : describeError(error)
-}
-
-/** A key is wanted when the host has latched none, or another one than we hold. */
-function needsKey(status: KeyStatus, held: LatchedKey | undefined): boolean {
-  return held === undefined || status.keyGuid === undefined || status.keyGuid !== held.guid
 }
