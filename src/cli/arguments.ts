@@ -38,7 +38,6 @@ const SHORT: Readonly<Record<string, string>> = { s: 'status', v: 'version', h: 
 
 /** Reads `argv`, the words after the program's name. */
 export function parseArguments(argv: readonly string[]): Command {
-  const consoleAt = argv.indexOf('console')
   const words = expandShort(argv)
   if (typeof words === 'string') return error(words)
   const parsed = mri([...words], { string: [...VALUES], boolean: [...FLAGS] })
@@ -57,7 +56,8 @@ export function parseArguments(argv: readonly string[]): Command {
   if (positional.length > 1 || (positional.length === 1 && positional[0] !== 'console')) {
     return error(unexpected(positional[0] === 'console' ? positional.slice(1) : positional))
   }
-  if (consoleAt !== -1 && consoleAt !== argv.length - 1) return error(`unexpected argument '${argv[consoleAt + 1]}'`)
+  const consoleAt = words.indexOf('console')
+  if (consoleAt !== -1 && consoleAt !== words.length - 1) return error(unexpected(words.slice(consoleAt + 1)))
 
   const waitSeconds = readWait(options.wait)
   if (typeof waitSeconds === 'string') return error(waitSeconds)

@@ -6,6 +6,7 @@ import { CLAIMS_HEADER, claimsValue, DATE_HEADER, NOTIFY_HEADER, TIME_TICK_HEADE
 import { httpDate } from '../base/dates.ts'
 import { LISTENER } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
+import { escapeControls } from '../base/text.ts'
 
 const AnswerSchema = v.object({ finished: v.boolean(), errorMessage: v.string() })
 export type ProvisionAnswer = v.InferOutput<typeof AnswerSchema>
@@ -44,10 +45,10 @@ export async function runStatus(waitSeconds: number, env: StatusEnv): Promise<nu
       const answer = await env.query(tick, isFirst, Math.min(MAX_QUERY_MS, Math.max(MIN_QUERY_MS, leftMs)))
       if (answer.finished) {
         if (answer.errorMessage === '') return 0
-        env.print(`${answer.errorMessage}\n`)
+        env.print(`${toSafeLines(answer.errorMessage)}\n`)
         return 2
       }
-      partialMessage = answer.errorMessage
+      partialMessage = toSafeLines(answer.errorMessage)
     } catch (error) {
       failures++
       const failure = `Failed to query the current provision state with error: ${describeError(error)}.`
@@ -60,6 +61,11 @@ export async function runStatus(waitSeconds: number, env: StatusEnv): Promise<nu
   if (failures > 1) env.print(`${lastFailure} (${failures} times)\n`)
   if (partialMessage !== '') env.print(`${partialMessage}\n`)
   return 1
+}
+
+/** Frees `text` of what a terminal would obey, all but its line ends: who answers on the port may be anybody. */
+function toSafeLines(text: string): string {
+  return text.replace(/[^\r\n]+/g, escapeControls)
 }
 
 const MAX_ANSWER_BYTES = 64 * 1024
@@ -92,10 +98,14 @@ export function queryService(tick: bigint, isFirst: boolean, timeoutMs: number):
   })
   const timer = setTimeout(() => request.destroy(new Error(`no answer within ${Math.round(timeoutMs)} ms`)), timeoutMs)
   request.on('error', reject)
+  // Not every end is an error event (101 is none), and the command must end.
+  request.on('close', () => reject(new Error('the connection was closed before an answer came')))
   request.on('response', (response) => {
     let text = ''
+    request.removeAllListeners('close')
     response.setEncoding('utf8')
     response.on('error', reject)
+    response.on('close', () => reject(new Error('the connection was closed before the answer was complete')))
     response.on('data', (chunk: string) => {
       text += chunk
       if (text.length > MAX_ANSWER_BYTES) request.destroy(new Error('the answer is too large'))
