@@ -36,7 +36,7 @@ export interface KeyKeeperOptions {
 
 /** What the keeper tells, in the order of one poll. Handlers must not throw. */
 export interface KeyKeeperEvents {
-  /** A status message for the module's line in status documents; equal ones repeat. */
+  /** A status message for the module's line in status documents, which logs a changed one; equal ones repeat. */
   onMessage(message: string): void
   /** A start-up milestone, told once each time it is reached, with the age of the process in milliseconds. */
   onMilestone(message: string, elapsedMs: number): void
@@ -75,7 +75,6 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   let isWoken = false
 
   const tell = (message: string) => {
-    if (message !== lastMessage) log.warn(message)
     lastMessage = message
     events.onMessage(message)
   }

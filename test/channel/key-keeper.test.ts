@@ -183,13 +183,6 @@ describe('run() starts', () => {
     assert.deepEqual(await pass(14_999), [])
     assert.deepEqual(await pass(1), ['status', 'rules: none', 'snapshot: disabled, no key, latched'])
   })
-
-  test('and logs one failure once, however often it comes', async (t) => {
-    const { look, pass, log } = startKeeper(t)
-    await look()
-    await pass(10_000)
-    assert.equal(log.lines.filter((line) => line.includes('Failed to get key status')).length, 1)
-  })
 })
 
 describe('a key is obtained', () => {
