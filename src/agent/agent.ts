@@ -183,6 +183,7 @@ export function startAgent(config: Config, version: string): Agent {
       const { key } = keeper.snapshot()
       return key && authorizationValue(key, request)
     },
+    keyAfter: (authorization) => keeper.keyAfter(authorization.split(' ')[1] ?? ''),
     provision: (query) => answerProvision(query, keeper, provisioning),
     statusJson: () => JSON.stringify(board.document()),
     hostClient,
@@ -205,7 +206,6 @@ export function startAgent(config: Config, version: string): Agent {
       create: () => createProxyServer(stages, () => performance.now()),
       describeHolder: describePortHolder,
       clock,
-      log,
       events: {
         onReady(bound) {
           server = bound
@@ -221,7 +221,6 @@ export function startAgent(config: Config, version: string): Agent {
           board.setMessage('proxyServer', message)
           provisioning.set('listener', false)
         },
-        onMessage: (message) => board.setMessage('proxyServer', message),
       },
     },
     stopping.signal,

@@ -3,7 +3,6 @@
 import type { Clock } from '../base/clock.ts'
 import { LISTENER } from '../base/endpoints.ts'
 import { AgentError, describeError } from '../base/errors.ts'
-import type { Log } from '../base/log.ts'
 import type { ProxyServer } from '../proxy/server.ts'
 
 export interface ListenerOptions {
@@ -12,11 +11,10 @@ export interface ListenerOptions {
   /** Says which process holds the port; `undefined` when that cannot be found out. */
   readonly describeHolder: (port: number) => string | undefined
   readonly clock: Clock
-  readonly log: Log
   readonly events: {
     onReady(server: ProxyServer): void
+    /** Not bound, or not any more; told once for each reason. */
     onLost(message: string): void
-    onMessage(message: string): void
   }
 }
 
@@ -25,7 +23,7 @@ const MAX_RETRY_MS = 30_000
 
 /** Binds and keeps bound until `signal` is aborted. */
 export async function keepListening(options: ListenerOptions, signal: AbortSignal): Promise<void> {
-  const { clock, log, events } = options
+  const { clock, events } = options
   let retryMs = FIRST_RETRY_MS
   let lastFailure = ''
   while (!signal.aborted) {
@@ -35,11 +33,9 @@ export async function keepListening(options: ListenerOptions, signal: AbortSigna
     } catch (error) {
       const isTaken = error instanceof AgentError && error.facts.errno === 'EADDRINUSE'
       const holder = isTaken ? options.describeHolder(LISTENER.port) : undefined
-      const failure = describeError(error) + (holder === undefined ? '' : `: the port is taken by ${holder}`)
-      if (failure !== lastFailure) {
-        log.warn(failure)
-        events.onLost(failure)
-      }
+      const reason = error instanceof AgentError ? error.message : describeError(error)
+      const failure = reason + (holder === undefined ? '' : `: the port is taken by ${holder}`)
+      if (failure !== lastFailure) events.onLost(failure)
       lastFailure = failure
       await clock.sleep(retryMs, signal)
       retryMs = Math.min(retryMs * 2, MAX_RETRY_MS)

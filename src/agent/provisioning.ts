@@ -31,7 +31,7 @@ export interface Provisioning {
   start(): Promise<void>
   /** Sets or clears a flag. When all are set, provisioning is declared finished, again if it was before. */
   set(flag: ReadyFlag, isReady: boolean): void
-  /** Starts over with the key: the moment is forgotten, the time-out runs anew. */
+  /** Starts over with the key: the moment is forgotten, and a time-out that had ended runs anew. */
   reset(): void
   /** Answers a query with the tick of the one who asks, in nanoseconds since the epoch. */
   query(tick: bigint, isLatched: boolean): { readonly finished: boolean; readonly errorMessage: string }
@@ -112,6 +112,8 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
     finished,
     reset() {
       ready.keyLatch = false
+      // A time-out that is running goes on: who asks again and again must not put the end off.
+      if (finishedTick === 0n) return
       finishedTick = 0n
       toldText = undefined
       startTimeout()

@@ -4,6 +4,8 @@
  * Inner layers know nothing of HTTP or exit codes; `proxy/answer.ts` and `cli/` translate.
  */
 
+import { getSystemErrorMap } from 'node:util'
+
 /** Values that may stand beside a message in a log. Never a key, a signature or a body. */
 export type Facts = Readonly<Record<string, string | number | bigint | boolean | undefined>>
 
@@ -44,4 +46,13 @@ function describeOne(error: unknown): string {
   const facts = Object.entries(error.facts).filter(([, value]) => value !== undefined)
   if (facts.length === 0) return error.message
   return `${error.message} (${facts.map(([name, value]) => `${name}=${value}`).join(', ')})`
+}
+
+/**
+ * Renders a system error as `Connection refused (os error 111)`, the form that operators and tools search for.
+ * @param errno as Node gives it: negative
+ */
+export function describeErrno(errno: number): string {
+  const text = getSystemErrorMap().get(errno)?.[1] ?? 'unknown error'
+  return `${text[0]?.toUpperCase()}${text.slice(1)} (os error ${-errno})`
 }

@@ -7,9 +7,8 @@
  */
 
 import { request as httpRequest, STATUS_CODES } from 'node:http'
-import { getSystemErrorMap } from 'node:util'
 import { AUTHORIZATION_HEADER, CLAIMS_HEADER, claimsValue, DATE_HEADER } from '../base/azure-headers.ts'
-import { AgentError } from '../base/errors.ts'
+import { AgentError, describeErrno } from '../base/errors.ts'
 import type { LatchedKey } from './secret-key.ts'
 import { authorizationValue } from './sign.ts'
 
@@ -157,12 +156,6 @@ function translate(error: Error, target: string, isConnected: boolean): AgentErr
   }
   const reason = errno === undefined ? error.message : describeErrno(errno)
   return new AgentError('HOST_CALL_FAILED', `Failed to send request to ${target}: ${reason}`)
-}
-
-/** Renders `Connection refused (os error 111)`, the form that operators and tools search for. */
-function describeErrno(errno: number): string {
-  const text = getSystemErrorMap().get(errno)?.[1] ?? 'unknown error'
-  return `${text[0]?.toUpperCase()}${text.slice(1)} (os error ${-errno})`
 }
 
 function firstValues(rawHeaders: readonly string[]): Map<string, string> {

@@ -52,11 +52,17 @@ export interface KeyKeeper {
   /** Polls until `signal` is aborted. Never rejects. */
   run(signal: AbortSignal): Promise<void>
   /**
-   * Asks for a look at the host now. Ignored more than once a second, since any local user can cause it.
+   * Asks for a look at the host now. Done once a second at most, since any local user can cause it.
    * A latched channel is told again without a poll.
    */
   wake(): void
   snapshot(): ChannelSnapshot
+  /**
+   * Waits for another key than the one named `guid`: the one that is in use by now, or the one being attested. The host
+   * may have taken that one already, and refuse what the old one signs, before we know.
+   * @returns `undefined` when neither is the case
+   */
+  keyAfter(guid: string): Promise<void> | undefined
 }
 
 const FREQUENT_POLL_MS = 1000
@@ -73,6 +79,9 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   let lastWakeMs = Number.NEGATIVE_INFINITY
   let wakeUp: AbortController | undefined
   let isWoken = false
+  let isWakeDeferred = false
+  /** Resolves when the attestation that is running has ended and its key is in use. */
+  let attesting: PromiseWithResolvers<void> | undefined
 
   const tell = (message: string) => {
     lastMessage = message
@@ -145,6 +154,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
           await store.check(question.key)
           return { type: 'checked', key: question.key }
         case 'attest':
+          attesting = Promise.withResolvers()
           await host.attestKey(question.key, signal)
           return { type: 'attested', key: question.key }
       }
@@ -160,9 +170,14 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   /** Follows `event` to the end of what it starts. A failure because we are told to stop is not told. */
   const follow = async (first: MachineEvent, signal: AbortSignal) => {
     for (let event: MachineEvent | undefined = first; event !== undefined; ) {
-      if (event.type === 'failed' && signal.aborted) return
+      if (event.type === 'failed' && signal.aborted) {
+        attesting?.resolve()
+        return
+      }
       const { state: next, actions }: ReturnType<typeof step> = step(state, event)
       state = next
+      attesting?.resolve()
+      attesting = undefined
       event = undefined
       for (const action of actions) {
         const question = await perform(action)
@@ -199,6 +214,21 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     }
   }
 
+  const wake = () => {
+    const restMs = lastWakeMs + MIN_WAKE_INTERVAL_MS - clock.monotonicMs()
+    if (restMs <= 0) {
+      lastWakeMs = clock.monotonicMs()
+      isWoken = true
+      wakeUp?.abort()
+    } else if (!isWakeDeferred) {
+      isWakeDeferred = true
+      void clock.sleep(restMs).then(() => {
+        isWakeDeferred = false
+        wake()
+      })
+    }
+  }
+
   return {
     async run(signal) {
       tell('poll secure channel status task started.')
@@ -209,14 +239,9 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       }
       tell('poll_secure_channel_status task cancelled.')
     },
-    wake() {
-      const nowMs = clock.monotonicMs()
-      if (nowMs - lastWakeMs < MIN_WAKE_INTERVAL_MS) return
-      lastWakeMs = nowMs
-      isWoken = true
-      wakeUp?.abort()
-    },
+    wake,
     snapshot: () => state.snapshot,
+    keyAfter: (guid) => attesting?.promise ?? (state.snapshot.key?.guid === guid ? undefined : Promise.resolve()),
   }
 }
 

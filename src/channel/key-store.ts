@@ -19,7 +19,7 @@ export interface KeyStore {
   prepare(): Promise<string[]>
   /** @throws AgentError `KEY_FILE_UNUSABLE` when there is no file for `guid`, or not one we would have written. */
   read(guid: string): Promise<LatchedKey>
-  /** Writes `key` durably. @throws AgentError `KEY_STORE_FAILED`; nothing half-written stays. */
+  /** Writes `key` durably, making the directory anew if it is gone. @throws AgentError `KEY_STORE_FAILED`; nothing half-written stays. */
   write(key: LatchedKey): Promise<void>
   /** Reads `key` back and compares. @throws AgentError `KEY_CHECK_FAILED` */
   check(key: LatchedKey): Promise<void>
@@ -36,6 +36,10 @@ export function createKeyStore(directory: string): KeyStore {
 
   const read = async (guid: string) => {
     const path = pathOf(guid)
+    // A link may point to where others write; what stands there is not our word.
+    if (await isLink(directory)) {
+      throw unusable(`Key directory '${directory}' is a link; links are not followed`)
+    }
     if (!isKeyGuid(guid)) throw unusable('Cannot read a key file: the id is not a guid')
     const text = await readPrivateFile(path)
     let key: LatchedKey
@@ -54,6 +58,14 @@ export function createKeyStore(directory: string): KeyStore {
 
     async write(key) {
       const path = pathOf(key.guid)
+      if (await isLink(directory)) {
+        throw new AgentError(
+          'KEY_STORE_FAILED',
+          `Key(StoreLocalKey("'${directory}' is a link; links are not followed"))`,
+        )
+      }
+      // What is wrong with it shows in the write itself, in the words that are known.
+      await preparePrivateDirectory(directory)
       try {
         const text = renderKeyFile(key)
         await replaceFile(path, text, {
@@ -109,6 +121,11 @@ export async function preparePrivateDirectory(directory: string): Promise<string
     complaints.push(`Cannot keep directory '${directory}' private: ${describeError(error)}`)
   }
   return complaints
+}
+
+async function isLink(path: string): Promise<boolean> {
+  const stat = await lstat(path).catch(() => undefined)
+  return stat?.isSymbolicLink() ?? false
 }
 
 async function readPrivateFile(path: string): Promise<string> {

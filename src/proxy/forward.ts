@@ -1,6 +1,5 @@
 /** The last step: the allowed request goes to the host, signed; its answer comes back as a stream. */
 
-import type { Readable } from 'node:stream'
 import { AUTHORIZATION_HEADER, claimsValue } from '../base/azure-headers.ts'
 import type { Caller } from '../identity/caller.ts'
 import { type Answer, BAD_GATEWAY, BAD_REQUEST, CONTENT_TOO_LARGE, SERVICE_UNAVAILABLE, sendAnswer } from './answer.ts'
@@ -14,6 +13,9 @@ import type { ProxyStages } from './stages.ts'
 /** Methods that may be sent a second time when a pooled connection turns out to be closed. */
 const REPEATABLE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
+/** The host's word for a signature it does not accept. */
+const UNAUTHORIZED = 401
+
 /** Stands in summaries for the status of a request whose client did not wait for one. */
 const CLIENT_GONE = 499
 
@@ -26,7 +28,10 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
     return sendAnswer(response, BAD_REQUEST)
   }
   if (awaitsContinue(request)) response.writeContinue()
-  if (isExempt) return carry(exchange, caller, stages, streamedRequest(exchange, caller, stages))
+  if (isExempt) {
+    const upload = streamedRequest(exchange, caller, stages)
+    return carry(exchange, caller, stages, () => upload)
+  }
 
   const result = await readBody(request, MAX_SIGNED_BODY_BYTES)
   if (result.kind === 'broken') {
@@ -37,7 +42,7 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
     stages.observer.finished(exchange, caller, 413, `The body is larger than ${MAX_SIGNED_BODY_BYTES} bytes`)
     return sendAnswer(response, CONTENT_TOO_LARGE)
   }
-  await carry(exchange, caller, stages, signedRequest(exchange, caller, stages, result.body))
+  await carry(exchange, caller, stages, () => signedRequest(exchange, caller, stages, result.body))
 }
 
 function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, body: Buffer): HostRequest {
@@ -67,13 +72,24 @@ function streamedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages
   return { method, target: target.withoutFragment, headers, body }
 }
 
-/** Sends once, and once more when a safe request met a connection that the host had given up. */
-async function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, request: HostRequest): Promise<void> {
-  const first = await attempt(exchange, caller, stages, request)
-  if (first === undefined) return
-  const isRepeatable = first.isStale && REPEATABLE.has(request.method) && isReplayable(request.body)
-  const error = isRepeatable ? await attempt(exchange, caller, stages, request) : first
-  if (error === undefined) return
+/**
+ * Sends the request, and a second time when the first certainly did nothing: a safe one that met a connection which the
+ * host had given up, and one that the host refused because its key was replaced while it was on its way.
+ * @param make builds the request and signs it with the key of the moment.
+ */
+async function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, make: () => HostRequest): Promise<void> {
+  const request = make()
+  let outcome = await attempt(exchange, caller, stages, request, true)
+  if (outcome.kind === 'refused') outcome = await attempt(exchange, caller, stages, make(), false)
+  else if (
+    outcome.kind === 'failed' &&
+    outcome.error.isStale &&
+    REPEATABLE.has(request.method) &&
+    isReplayable(request)
+  )
+    outcome = await attempt(exchange, caller, stages, request, false)
+  if (outcome.kind !== 'failed') return
+  const { error } = outcome
   const answer = answerFor(error, request)
   const detail = error.isConnected
     ? `Failed to send request to host: Failed to send request to ${exchange.rawTarget}: ${error.reason}`
@@ -89,20 +105,26 @@ function answerFor(error: HostClientError, request: HostRequest): Answer {
   return error.isConnected ? SERVICE_UNAVAILABLE : BAD_GATEWAY
 }
 
-function isReplayable(body: Buffer | Readable | undefined): boolean {
+function isReplayable({ body }: HostRequest): boolean {
   return body === undefined || Buffer.isBuffer(body)
 }
 
-/**
- * One try. @returns the error when nothing of an answer went to the client yet, `undefined` when the exchange is over:
- * answered, or broken off on either side.
- */
+/** How one try ended. After `failed` and `refused` nothing of an answer went to the client yet. */
+type Outcome =
+  | { readonly kind: 'over' }
+  | { readonly kind: 'failed'; readonly error: HostClientError }
+  | { readonly kind: 'refused' }
+
+const OVER: Outcome = { kind: 'over' }
+
+/** One try. @param isFirst whether a refusal for a replaced key may be answered by another try. */
 function attempt(
   exchange: Exchange,
   caller: Caller,
   stages: ProxyStages,
   request: HostRequest,
-): Promise<HostClientError | undefined> {
+  isFirst: boolean,
+): Promise<Outcome> {
   const { request: received, response, connection } = exchange
   const { observer, hostClient } = stages
   return new Promise((resolve) => {
@@ -113,15 +135,15 @@ function attempt(
       if (response.writableFinished) return
       host?.abort()
       observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
-      resolve(undefined)
+      resolve(OVER)
     }
     // It may have left while names were looked up.
     if (received.socket.destroyed) return onClose()
     const onDrain = () => host?.resume()
-    const end = (error: HostClientError | undefined) => {
+    const end = (outcome: Outcome) => {
       received.socket.off('close', onClose)
       response.off('drain', onDrain)
-      resolve(error)
+      resolve(outcome)
     }
     /** Writes the head, held back until it is known whether head and body fit one write. @returns false: wait for drain. */
     const flushHead = () => {
@@ -136,6 +158,12 @@ function attempt(
     const destination = connection.destination as { address: string; port: number }
     host = hostClient.send(destination, request, {
       onHead(hostStatus, rawHeaders) {
+        const renewal = isFirst && hostStatus === UNAUTHORIZED ? keyAfter(request, stages) : undefined
+        if (renewal !== undefined) {
+          host?.abort()
+          void renewal.then(() => end({ kind: 'refused' }))
+          return
+        }
         status = hostStatus
         held = { headers: toClientHeaders(rawHeaders), chunk: undefined }
         setImmediate(flushHead)
@@ -161,15 +189,21 @@ function attempt(
           received.resume()
         }
         observer.finished(exchange, caller, status, '')
-        end(undefined)
+        end(OVER)
       },
       onError(error) {
-        if (status === 0) return end(error)
+        if (status === 0) return end({ kind: 'failed', error })
         // The head is out, or about to be: a broken body must not look complete, also where its end is the connection's.
         observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
-        end(undefined)
+        end(OVER)
         received.socket.resetAndDestroy()
       },
     })
   })
+}
+
+/** Waits for the key that replaces the one behind `request`, see `ProxyStages.keyAfter`. */
+function keyAfter(request: HostRequest, stages: ProxyStages): Promise<void> | undefined {
+  const at = request.headers.lastIndexOf(AUTHORIZATION_HEADER)
+  return at === -1 ? undefined : stages.keyAfter(request.headers[at + 1] as string)
 }

@@ -8,7 +8,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { httpDate } from '../base/dates.ts'
-import { AgentError } from '../base/errors.ts'
+import { AgentError, describeErrno } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
 import { type Answer, BAD_REQUEST, METHOD_NOT_ALLOWED, renderAnswer, unsupportedMethod } from './answer.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
@@ -219,7 +219,7 @@ function listen(server: Server, address: string, port: number): Promise<void> {
       reject(
         new AgentError(
           'LISTEN_FAILED',
-          `IO error: Failed to bind TcpListener '${address}:${port}': ${error.code ?? error.message}`,
+          `IO error: Failed to bind TcpListener '${address}:${port}': ${error.errno === undefined ? error.message : describeErrno(error.errno)}`,
           { errno: error.code },
         ),
       )

@@ -19,6 +19,11 @@ export interface ProxyStages {
   httpDate(): string
   /** Value of the authorization header; `undefined` while no key is held. @throws when signing fails. */
   authorize(request: SignableRequest): string | undefined
+  /**
+   * Waits for another key than the one behind `authorization`, a value that the host refused.
+   * @returns `undefined` when no other is in use or on its way: then the refusal is the host's answer
+   */
+  keyAfter(authorization: string): Promise<void> | undefined
   /** Answers `GET /provision`. */
   provision(query: ProvisionQuery): { readonly finished: boolean; readonly errorMessage: string }
   /** The status document as JSON text. */

@@ -124,10 +124,28 @@ describe('write()', () => {
     assert.deepEqual(readdirSync(directory), [])
   })
 
-  test('fails when there is no directory', async (t) => {
+  test('makes the directory anew when it was removed', async (t) => {
     const { folder } = setUp(t)
     const store = createKeyStore(join(folder, 'missing'))
-    await assertRefused(store.write(KEY), 'KEY_STORE_FAILED', /failed ENOENT"\)\)$/)
+    await store.write(KEY)
+    assert.equal(modeOf(join(folder, 'missing')), 0o700)
+    await store.check(KEY)
+  })
+
+  test('fails when there cannot be a directory', async (t) => {
+    const { folder } = setUp(t)
+    writeFileSync(join(folder, 'file'), '')
+    const store = createKeyStore(join(folder, 'file', 'keys'))
+    await assertRefused(store.write(KEY), 'KEY_STORE_FAILED', /failed ENOTDIR"\)\)$/)
+  })
+
+  test('refuses a directory that is a link, to write and to read', async (t) => {
+    const { folder, directory } = setUp(t)
+    await createKeyStore(directory).write(KEY)
+    symlinkSync(directory, join(folder, 'link'))
+    const store = createKeyStore(join(folder, 'link'))
+    await assertRefused(store.write(KEY), 'KEY_STORE_FAILED', /is a link; links are not followed"\)\)$/)
+    await assertRefused(store.read(GUID), 'KEY_FILE_UNUSABLE', /is a link; links are not followed"\)\)$/)
   })
 
   test('leaves no temporary file when the last step fails', async (t) => {

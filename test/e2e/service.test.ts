@@ -137,7 +137,7 @@ describe('the service', () => {
     await using machine = await createMachine()
     const first = machine.agent
     const second = machine.startAgent()
-    const text = `Failed to bind TcpListener '127.0.0.1:3080': EADDRINUSE`
+    const text = `Failed to bind TcpListener '127.0.0.1:3080': Address already in use (os error 98)`
     await waitFor(
       () => second.output().includes(text),
       'the complaint',

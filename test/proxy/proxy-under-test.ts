@@ -99,6 +99,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     isExemptUpload,
     httpDate: () => DATE,
     authorize: (request) => authorizationValue(KEY, request),
+    keyAfter: () => undefined,
     provision: () => ({ finished: true, errorMessage: '' }),
     statusJson: () => '{"status":"fake"}',
     hostClient: toLoopback,

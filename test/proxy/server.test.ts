@@ -377,7 +377,7 @@ test('listen() says what is in the way, and works after that', async (t) => {
   await assert.rejects(other.listen('127.0.0.1', proxy.port), {
     name: 'AgentError',
     code: 'LISTEN_FAILED',
-    message: `IO error: Failed to bind TcpListener '127.0.0.1:${proxy.port}': EADDRINUSE`,
+    message: `IO error: Failed to bind TcpListener '127.0.0.1:${proxy.port}': Address already in use (os error 98)`,
     facts: { errno: 'EADDRINUSE' },
   })
   assert.equal(other.descriptor(), undefined)
