@@ -10,107 +10,167 @@
 
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type Clock, processAgeMs, systemClock } from '../base/clock.ts'
+import { aborted, type Clock, processAgeMs, systemClock } from '../base/clock.ts'
 import { LISTENER, WIRESERVER } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import { createHostChannel } from '../channel/host-channel.ts'
-import { createHostClock } from '../channel/host-clock.ts'
+import { createHostClock, type HostClock } from '../channel/host-clock.ts'
 import { createKeyKeeper, type KeyKeeper } from '../channel/key-keeper.ts'
+import type { ChannelSnapshot } from '../channel/key-machine.ts'
 import { createKeyStore, preparePrivateDirectory } from '../channel/key-store.ts'
 import { authorizationValue } from '../channel/sign.ts'
 import type { Config } from '../config/config.ts'
 import { findCgroup } from '../ebpf/cgroup.ts'
-import { monotonicNowNs } from '../ebpf/records.ts'
 import { startRedirector } from '../ebpf/redirector.ts'
-import { claimsJson } from '../identity/caller.ts'
-import { type IdentityEnv, identify } from '../identity/identify.ts'
+import type { IdentityEnv } from '../identity/identify.ts'
 import { procReader, readHostNamespaces } from '../identity/process.ts'
 import { createUserDirectory, userDirectoryEnv } from '../identity/users.ts'
-import type { Attribution } from '../proxy/exchange.ts'
-import { createHostClient } from '../proxy/host-client.ts'
-import { requestCount } from '../proxy/pipeline.ts'
+import { createHostClient, type HostClient } from '../proxy/host-client.ts'
 import { createProxyServer, type ProxyServer } from '../proxy/server.ts'
-import type { ProxyStages } from '../proxy/stages.ts'
-import { describeVerdict } from '../rules/describe.ts'
-import { formatDivergence } from '../rules/divergence.ts'
+import type { ProvisionQuery, ProxyStages } from '../proxy/stages.ts'
 import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.ts'
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps } from '../sys/process.ts'
 import { findNetnsCookie } from '../sys/socket.ts'
-import { createConnectionSummary } from '../telemetry/connection-summary.ts'
-import { createRequestObserver } from '../telemetry/request-observer.ts'
-import { createSerialConsole } from '../telemetry/serial-console.ts'
-import { createStatusBoard, type StatusBoard } from '../telemetry/status.ts'
+import type { StatusBoard } from '../telemetry/status.ts'
+import { attribute } from './attribution.ts'
+import { limitCpu } from './cpu-quota.ts'
 import { keepListening } from './listener.ts'
-import { openLogs } from './logs.ts'
-import { createProvisioning, type ReadyFlag } from './provisioning.ts'
+import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
-import { createRulesHolder } from './rules-holder.ts'
+import { createRulesHolder, type RulesHolder } from './rules-holder.ts'
 import { createStatusWriter } from './status-writer.ts'
+import { createTelling, type Telling } from './telling.ts'
 
 export interface Agent {
   /** Runs until `stop` is called and everything has ended. Never rejects. */
   readonly done: Promise<void>
-  /** Ends redirection at once, then requests, tasks and logs, within about four seconds. */
+  /** Ends redirection at once, then requests, tasks and logs, within five seconds. */
   stop(): void
+  /** Looks at the host and at what the administrator may have changed, now. */
+  reload(): void
   /** Writes buffered log lines, synchronously, before the process dies of a fault. */
   flushLogsSync(): void
 }
 
 const HOST_CALL_TIMEOUT_MS = 10_000
 const MAX_HOST_ANSWER_BYTES = 1024 * 1024
-const REQUEST_GRACE_MS = 2500
-const LOG_GRACE_MS = 1000
 const DELAYED_TASKS_AFTER_MS = 60_000
 
-/** A record older than this belongs to a connection that never came. */
-const MAX_RECORD_AGE_NS = 30_000_000_000n
+/** After the end of redirection: time to accept what the kernel had already sent to the listener. */
+const ACCEPT_GRACE_MS = 20
+const REQUEST_GRACE_MS = 2500
+/** For all that must end by itself then. */
+const TASK_GRACE_MS = 1000
+const LOG_GRACE_MS = 1000
 
 /** Starts the agent. @param version three numbers, shown in logs, status and on the console. */
 export function startAgent(config: Config, version: string): Agent {
   const clock = systemClock
   const stopping = new AbortController()
-  const logs = openLogs(config, clock)
-  const log = logs.agent
-  const serialConsole = createSerialConsole(version, clock.nowMs)
+  const telling = createTelling(config, version, clock)
+  greet(telling, config, version)
 
-  const starting = `============== GuestProxyAgent (${version}) is starting on ${osName()}(${process.arch}), elapsed: ${processAgeMs()}`
-  log.info(starting)
-  serialConsole(starting)
+  const provisioning = createProvisioning({
+    directory: config.latchKeyFolder,
+    clock,
+    log: telling.log,
+    console: telling.console,
+    message: (flag) => telling.board.message(MODULES[flag]),
+  })
+  const rules = createRulesHolder(config.canonicalRequestMode, telling.log)
+  const hostClock = createHostClock(clock)
+  const hostClient = createHostClient()
+  let server: ProxyServer | undefined
+  const redirection = buildRedirection(config, clock, telling, provisioning, () => server?.descriptor())
+  const keeper = buildKeeper(config, clock, telling, provisioning, rules, hostClock, redirection)
+  const stages = buildStages(config, clock, telling, provisioning, rules, hostClock, redirection, keeper, hostClient)
+
+  const run = async () => {
+    let redirecting: Promise<void> | undefined
+    const listening = keepListening(
+      {
+        create: () => createProxyServer(stages, () => performance.now()),
+        describeHolder: describePortHolder,
+        clock,
+        events: {
+          onReady(bound) {
+            server = bound
+            telling.board.setState('proxyServer', 'RUNNING')
+            telling.milestone('proxyServer', 'Started proxy listener, ready to accept request')
+            redirection.setListenerReady(true)
+            redirecting ??= redirection.run(stopping.signal)
+            provisioning.set('listener', true)
+          },
+          onLost(message) {
+            redirection.setListenerReady(false)
+            telling.board.setState('proxyServer', 'STOPPED')
+            telling.board.setMessage('proxyServer', message)
+            provisioning.set('listener', false)
+          },
+        },
+      },
+      stopping.signal,
+    )
+    const keeping = provisioning.start().then(() => keeper.run(stopping.signal))
+    const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
+    const reporting = runDelayed(provisioning.finished, telling, status.run, clock, stopping.signal)
+    const rulesDirectory = join(dirname(config.latchKeyFolder), 'rules')
+    for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
+    await aborted(stopping.signal)
+
+    telling.log.info(`============== GuestProxyAgent is stopping, elapsed: ${processAgeMs()}`)
+    redirection.stop()
+    await clock.sleep(ACCEPT_GRACE_MS)
+    await server?.close(REQUEST_GRACE_MS)
+    redirection.release()
+    await hostClient.close()
+    const tasks = [keeping, listening, redirecting, reporting, provisioning.stop()]
+    await Promise.race([Promise.all(tasks), clock.sleep(TASK_GRACE_MS)])
+    for (const module of ['redirector', 'proxyServer', 'keyKeeper'] as const) telling.board.setState(module, 'STOPPED')
+    await Promise.race([status.write(), clock.sleep(LOG_GRACE_MS)])
+    await telling.logs.close(LOG_GRACE_MS)
+  }
+  return {
+    done: run(),
+    stop: () => stopping.abort(),
+    reload: () => keeper.refresh(),
+    flushLogsSync: telling.logs.flushSync,
+  }
+}
+
+const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'proxyServer' } as const satisfies Record<
+  ReadyFlag,
+  Parameters<StatusBoard['message']>[0]
+>
+
+/** Says that we are here, and what is odd about the configuration. */
+function greet({ log, console, board }: Telling, config: Config, version: string): void {
+  const text = `============== GuestProxyAgent (${version}) is starting on ${osName()}(${process.arch}), elapsed: ${processAgeMs()}`
+  log.info(text)
+  console(text)
+  log.info(`Configuration: ${config.path}`)
   for (const notice of config.notices) log.warn(notice)
   try {
     forbidCoreDumps()
   } catch (error) {
     log.warn(`Core dumps of the agent cannot be forbidden: ${describeError(error)}`)
   }
+  board.setMessage('redirector', 'eBPF redirector is starting')
+  board.setState('keyKeeper', 'RUNNING')
+}
 
-  const normal = createConnectionSummary(clock.monotonicMs)
-  const denied = createConnectionSummary(clock.monotonicMs)
-  const board = createStatusBoard({ version, log, nowMs: clock.nowMs, requestCount, normal, denied })
-  const milestone = (
-    module: 'keyKeeper' | 'redirector' | 'proxyServer',
-    message: string,
-    elapsedMs = processAgeMs(),
-  ) => {
-    log.info(JSON.stringify({ elapsed: elapsedMs, message }))
-    serialConsole(`${message} - ${elapsedMs}`)
-    board.setMessage(module, `${message} - ${elapsedMs}`)
-  }
-
-  const provisioning = createProvisioning({
-    directory: config.latchKeyFolder,
-    clock,
-    log,
-    console: serialConsole,
-    message: (flag) => board.message(MODULES[flag]),
-  })
-  const rules = createRulesHolder(config.canonicalRequestMode, log)
-  const hostClock = createHostClock(clock)
-
-  const redirection = createRedirection({
+function buildRedirection(
+  config: Config,
+  clock: Clock,
+  { log, board, milestone }: Telling,
+  provisioning: Provisioning,
+  listenerDescriptor: () => number | undefined,
+): Redirection {
+  return createRedirection({
     start: () => {
-      const descriptor = server?.descriptor()
+      const descriptor = listenerDescriptor()
       if (descriptor === undefined) throw new Error('the listener is not bound yet')
       const { path: cgroupPath } = findCgroup(config.cgroupRoot)
       const redirector = startRedirector({ cgroupPath, listener: LISTENER, servedNetns: findNetnsCookie(descriptor) })
@@ -132,8 +192,18 @@ export function startAgent(config: Config, version: string): Agent {
       },
     },
   })
+}
 
-  const keeper = createKeyKeeper({
+function buildKeeper(
+  config: Config,
+  clock: Clock,
+  { log, board, milestone }: Telling,
+  provisioning: Provisioning,
+  rules: RulesHolder,
+  hostClock: HostClock,
+  redirection: Redirection,
+): KeyKeeper {
+  return createKeyKeeper({
     host: createHostChannel({
       address: WIRESERVER.address,
       port: WIRESERVER.port,
@@ -154,28 +224,44 @@ export function startAgent(config: Config, version: string): Agent {
       onRules: rules.update,
       onReset: () => provisioning.reset(),
       onSnapshot(snapshot) {
-        board.setKeyStates({
-          secureChannelState: snapshot.stateText,
-          keyGuid: snapshot.key?.guid,
-          keyIncarnationId: snapshot.key?.incarnationId?.toString(),
-          wireServerRuleId: snapshot.state?.ruleIds.wireserver ?? '',
-          imdsRuleId: snapshot.state?.ruleIds.imds ?? '',
-          hostGARuleId: snapshot.state?.ruleIds.hostga ?? '',
-        })
+        board.setKeyStates(keyStates(snapshot))
         redirection.setModes(snapshot.state?.modes)
         if (snapshot.isLatched || snapshot.stateText === 'Unknown') provisioning.set('keyLatch', snapshot.isLatched)
       },
     },
   })
+}
 
-  const hostClient = createHostClient()
-  const identityEnv: IdentityEnv = {
+/** The channel as the status document shows it. */
+function keyStates({ stateText, key, state }: ChannelSnapshot): Record<string, string | undefined> {
+  return {
+    secureChannelState: stateText,
+    keyGuid: key?.guid,
+    keyIncarnationId: key?.incarnationId?.toString(),
+    wireServerRuleId: state?.ruleIds.wireserver ?? '',
+    imdsRuleId: state?.ruleIds.imds ?? '',
+    hostGARuleId: state?.ruleIds.hostga ?? '',
+  }
+}
+
+function buildStages(
+  config: Config,
+  clock: Clock,
+  telling: Telling,
+  provisioning: Provisioning,
+  rules: RulesHolder,
+  hostClock: HostClock,
+  redirection: Redirection,
+  keeper: KeyKeeper,
+  hostClient: HostClient,
+): ProxyStages {
+  const env: IdentityEnv = {
     proc: procReader,
     users: createUserDirectory(userDirectoryEnv(clock.monotonicMs)),
     namespaces: readHostNamespaces(),
   }
-  const stages: ProxyStages = {
-    attribute: (peer) => attribute(peer, redirection, identityEnv, config, (message) => log.error(message)),
+  return {
+    attribute: (peer) => attribute(peer, redirection.current(), env, config, (message) => telling.log.error(message)),
     decide: rules.decide,
     isExemptUpload,
     httpDate: hostClock.httpDate,
@@ -185,99 +271,13 @@ export function startAgent(config: Config, version: string): Agent {
     },
     keyAfter: (authorization) => keeper.keyAfter(authorization.split(' ')[1] ?? ''),
     provision: (query) => answerProvision(query, keeper, provisioning),
-    statusJson: () => JSON.stringify(board.document()),
+    statusJson: () => JSON.stringify(telling.board.document()),
     hostClient,
-    observer: createRequestObserver({
-      log: logs.connection,
-      normal,
-      denied,
-      monotonicMs: () => performance.now(),
-      describeVerdict,
-      formatDivergence,
-      claimsJson,
-    }),
-  }
-
-  let server: ProxyServer | undefined
-  board.setMessage('redirector', 'eBPF redirector is starting')
-  board.setState('keyKeeper', 'RUNNING')
-  const listening = keepListening(
-    {
-      create: () => createProxyServer(stages, () => performance.now()),
-      describeHolder: describePortHolder,
-      clock,
-      events: {
-        onReady(bound) {
-          server = bound
-          board.setState('proxyServer', 'RUNNING')
-          milestone('proxyServer', 'Started proxy listener, ready to accept request')
-          redirection.setListenerReady(true)
-          redirectionStarted ??= redirection.run(stopping.signal)
-          provisioning.set('listener', true)
-        },
-        onLost(message) {
-          redirection.setListenerReady(false)
-          board.setState('proxyServer', 'STOPPED')
-          board.setMessage('proxyServer', message)
-          provisioning.set('listener', false)
-        },
-      },
-    },
-    stopping.signal,
-  )
-  let redirectionStarted: Promise<void> | undefined
-
-  const statusWriter = createStatusWriter(config.statusFolder, board, clock, log, config.monitorIntervalMs)
-  const run = async () => {
-    await preparePrivateDirectory(join(dirname(config.latchKeyFolder), 'rules'))
-    const keeping = provisioning.start().then(() => keeper.run(stopping.signal))
-    const reporting = runDelayed(provisioning.finished, statusWriter.run, clock, stopping.signal)
-    await new Promise<void>((resolve) => stopping.signal.addEventListener('abort', () => resolve(), { once: true }))
-
-    log.info(`============== GuestProxyAgent is stopping, elapsed: ${processAgeMs()}`)
-    redirection.stop()
-    board.setState('redirector', 'STOPPED')
-    // Connections that the kernel had already redirected are in the backlog: a moment to accept them.
-    await clock.sleep(20)
-    await server?.close(REQUEST_GRACE_MS)
-    board.setState('proxyServer', 'STOPPED')
-    board.setState('keyKeeper', 'STOPPED')
-    await hostClient.close()
-    await Promise.all([keeping, listening, redirectionStarted, reporting, provisioning.stop()])
-    await Promise.race([statusWriter.write(), clock.sleep(LOG_GRACE_MS)])
-    await logs.close(LOG_GRACE_MS)
-  }
-  return { done: run(), stop: () => stopping.abort(), flushLogsSync: logs.flushSync }
-}
-
-const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'proxyServer' } as const satisfies Record<
-  ReadyFlag,
-  Parameters<StatusBoard['message']>[0]
->
-
-/** Takes the record of a connection just accepted and starts to find out who made it. */
-function attribute(
-  peer: { readonly address: string; readonly port: number },
-  redirection: Redirection,
-  env: IdentityEnv,
-  config: Config,
-  report: (message: string) => void,
-): Attribution | undefined {
-  try {
-    const record = redirection.current()?.takeRecord(peer.address, peer.port)
-    if (record === undefined || monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return undefined
-    return { destination: record.destination, caller: identify(record, peer, env, config) }
-  } catch (error) {
-    report(`Cannot take the record of a connection: ${describeError(error)}`)
-    return undefined
+    observer: telling.observer,
   }
 }
 
-function answerProvision(
-  query: { readonly tick: bigint; readonly notify: boolean },
-  keeper: KeyKeeper,
-  provisioning: ReturnType<typeof createProvisioning>,
-) {
+function answerProvision(query: ProvisionQuery, keeper: KeyKeeper, provisioning: Provisioning) {
   const { isLatched, stateText } = keeper.snapshot()
   const isEnforcing = stateText !== 'disabled' && stateText !== 'Unknown'
   const state = provisioning.query(query.tick, isLatched && isEnforcing)
@@ -285,14 +285,17 @@ function answerProvision(
   return state
 }
 
-/** Runs `task` once provisioning has ended well, or after a minute. */
+/** Runs what can wait until provisioning has ended well, or for a minute: the CPU limit, then `task` to its end. */
 async function runDelayed(
   provisioned: Promise<void>,
+  telling: Telling,
   task: (signal: AbortSignal) => Promise<void>,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
   await Promise.race([provisioned, clock.sleep(DELAYED_TASKS_AFTER_MS, signal)])
+  if (signal.aborted) return
+  void limitCpu(telling.log)
   await task(signal)
 }
 

@@ -1,6 +1,6 @@
 /** Keeps the listener bound: retries for ever, tells who is in the way, starts over when it is lost. */
 
-import type { Clock } from '../base/clock.ts'
+import { aborted, type Clock } from '../base/clock.ts'
 import { LISTENER } from '../base/endpoints.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import type { ProxyServer } from '../proxy/server.ts'
@@ -44,8 +44,7 @@ export async function keepListening(options: ListenerOptions, signal: AbortSigna
     retryMs = FIRST_RETRY_MS
     lastFailure = ''
     events.onReady(server)
-    const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
-    await Promise.race([server.closed, stopped])
+    await Promise.race([server.closed, aborted(signal)])
     if (!signal.aborted) events.onLost('The proxy listener was closed')
   }
 }

@@ -59,6 +59,7 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
   let timer: AbortController | undefined
   let writing: Promise<void> = Promise.resolve()
   let toldText: string | undefined
+  let areTagsWritten = true
 
   const { promise: finished, resolve: resolveFinished } = Promise.withResolvers<void>()
   const isAllReady = () => LINES.every(([flag]) => ready[flag])
@@ -70,19 +71,32 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
   const declareFinished = () => {
     finishedTick = endOfThisMillisecond(clock.nowMs())
     const text = errorText()
-    if (text !== toldText) {
-      toldText = text
-      console(text === '' ? 'Provision finished successfully' : text)
-      if (text === '') log.info('Provision finished successfully')
-      else log.error(`Provision ended with errors: ${text.trim()}`)
-    }
-    writing = writing
-      .then(() => writeTags(text))
-      .catch((error) => log.error(`Cannot write tag files: ${describeError(error)}`))
+    // Declared again without news, as each good poll does: the moment counts, the disk and the log are left alone.
+    if (text === toldText && areTagsWritten) return
+    if (text !== toldText) tell(text)
+    toldText = text
+    writing = writing.then(() => writeTags(text))
   }
+  const tell = (text: string) => {
+    console(text === '' ? 'Provision finished successfully' : text)
+    if (text === '') log.info('Provision finished successfully')
+    else log.error(`Provision ended with errors: ${text.trim()}`)
+  }
+  /** Writes both files; a failure is told once, and tried again with the next declaration. */
   const writeTags = async (text: string) => {
-    await replaceFile(join(directory, 'provisioned.tag'), isoMs(clock.nowMs()), { mode: 0o600 })
-    await replaceFile(join(directory, 'status.tag'), escapeXml(text), { mode: 0o600 })
+    const wereWritten = areTagsWritten
+    areTagsWritten = true
+    for (const [name, content] of [
+      ['provisioned.tag', isoMs(clock.nowMs())],
+      ['status.tag', escapeXml(text)],
+    ] as const) {
+      try {
+        await replaceFile(join(directory, name), content, { mode: 0o600 })
+      } catch (error) {
+        areTagsWritten = false
+        if (wereWritten) log.error(`Cannot write tag files: ${describeError(error)}`)
+      }
+    }
   }
   const startTimeout = () => {
     timer?.abort()

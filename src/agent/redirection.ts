@@ -32,9 +32,12 @@ export interface Redirection {
   setListenerReady(isReady: boolean): void
   /** Compares the kernel with the desired state and writes the differences. */
   reconcile(): void
+  /** For the records of connections; also after `stop`, for those that were redirected before it. */
   current(): Redirector | undefined
-  /** Ends redirection at once. */
+  /** Ends redirection at once; the records that were made stay to be taken. */
   stop(): void
+  /** Gives maps and programs back to the kernel. */
+  release(): void
 }
 
 const FIRST_RETRY_MS = 100
@@ -56,7 +59,7 @@ export function createRedirection(options: RedirectionOptions): Redirection {
     return ENDPOINTS.filter((endpoint) => known[endpoint.name] !== 'disabled')
   }
   const reconcile = () => {
-    if (redirector === undefined) return
+    if (redirector === undefined || isStopped) return
     try {
       redirector.reconcilePolicy(desired().map(({ address, port }) => ({ address, port })))
       lastFailure = ''
@@ -66,9 +69,8 @@ export function createRedirection(options: RedirectionOptions): Redirection {
       lastFailure = failure
     }
   }
-  const stop = () => {
-    isStopped = true
-    redirector?.detach()
+  const release = () => {
+    redirector?.[Symbol.dispose]()
     redirector = undefined
   }
   /** @returns whether it is attached now. */
@@ -88,8 +90,7 @@ export function createRedirection(options: RedirectionOptions): Redirection {
     if (redirector === undefined) return
     if (redirector.isAttached()) return reconcile()
     log.error('The kernel no longer redirects: the links were removed by somebody else. Attaching again.')
-    redirector.detach()
-    redirector = undefined
+    release()
     events.onReady(false)
   }
 
@@ -117,6 +118,10 @@ export function createRedirection(options: RedirectionOptions): Redirection {
     },
     reconcile,
     current: () => redirector,
-    stop,
+    stop() {
+      isStopped = true
+      redirector?.detach()
+    },
+    release,
   }
 }

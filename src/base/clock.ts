@@ -30,6 +30,12 @@ export const systemClock: Clock = {
   },
 }
 
+/** Resolves when `signal` is aborted, at once when it was already. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}
+
 /** Milliseconds since this process began, as start-up messages report them. */
 export function processAgeMs(): number {
   return Math.floor(process.uptime() * 1000)

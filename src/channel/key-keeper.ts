@@ -56,6 +56,8 @@ export interface KeyKeeper {
    * A latched channel is told again without a poll.
    */
   wake(): void
+  /** Looks at the host now, on the administrator's word. */
+  refresh(): void
   snapshot(): ChannelSnapshot
   /**
    * Waits for another key than the one named `guid`: the one that is in use by now, or the one being attested. The host
@@ -80,6 +82,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   let wakeUp: AbortController | undefined
   let isWoken = false
   let isWakeDeferred = false
+  let isRefreshing = false
   /** Resolves when the attestation that is running has ended and its key is in use. */
   let attesting: PromiseWithResolvers<void> | undefined
 
@@ -193,7 +196,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
 
   /** Sleeps until `endMs` of the monotonic clock, unless woken. @returns whether it was woken. */
   const sleepUntil = async (endMs: number, signal: AbortSignal) => {
-    if (!isWoken) {
+    if (!isWoken && !isRefreshing) {
       wakeUp = new AbortController()
       const restMs = Math.max(0, endMs - clock.monotonicMs())
       await clock.sleep(restMs, AbortSignal.any([signal, wakeUp.signal]))
@@ -207,13 +210,17 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   /** Waits until a poll is due, or for who wakes. Being woken never puts a poll off, since anybody can wake. */
   const waitForPoll = async (signal: AbortSignal) => {
     let dueMs = clock.monotonicMs() + intervalMs()
-    while ((await sleepUntil(dueMs, signal)) && !signal.aborted) {
+    while ((await sleepUntil(dueMs, signal)) && !signal.aborted && !isRefreshing) {
       const isPolling = step(state, { type: 'woken' }).actions.at(-1)?.type === 'poll'
       await follow({ type: 'woken' }, signal)
       if (isPolling) dueMs = clock.monotonicMs() + intervalMs()
     }
   }
 
+  const refresh = () => {
+    isRefreshing = true
+    wakeUp?.abort()
+  }
   const wake = () => {
     const restMs = lastWakeMs + MIN_WAKE_INTERVAL_MS - clock.monotonicMs()
     if (restMs <= 0) {
@@ -234,12 +241,14 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       tell('poll secure channel status task started.')
       for (const complaint of await store.prepare()) log.warn(complaint)
       while (!signal.aborted) {
+        isRefreshing = false
         await follow(await ask({ type: 'poll' }, signal), signal)
         await waitForPoll(signal)
       }
       tell('poll_secure_channel_status task cancelled.')
     },
     wake,
+    refresh,
     snapshot: () => state.snapshot,
     keyAfter: (guid) => attesting?.promise ?? (state.snapshot.key?.guid === guid ? undefined : Promise.resolve()),
   }

@@ -42,6 +42,8 @@ export interface MachineState {
   /** Attestations in a row that the next status did not acknowledge, and polls to let pass before the next one. */
   readonly unacknowledged: number
   readonly pollsToSkip: number
+  /** A disabled channel is being looked at again because somebody asked. */
+  readonly isRecheck: boolean
   /** Description of the last good status, to tell changes from repetitions. */
   readonly statusText: string
 }
@@ -52,6 +54,7 @@ export const INITIAL_STATE: MachineState = {
   named: { guid: undefined, incarnationId: undefined },
   unacknowledged: 0,
   pollsToSkip: 0,
+  isRecheck: false,
   statusText: '',
 }
 
@@ -141,7 +144,7 @@ function onStatus(before: MachineState, status: KeyStatus): Transition {
   actions.push({ type: 'rules', rules: status.authorizationRules })
   const snapshot = { ...before.snapshot, state: channel, stateText: channel.text }
   const named = { guid: status.keyGuid, incarnationId: status.keyIncarnationId }
-  const state = { ...before, snapshot, named, statusText }
+  const state = { ...before, snapshot, named, statusText, isRecheck: false }
 
   if (channel.text === 'disabled') {
     const wasDisabled = before.snapshot.stateText === 'disabled'
@@ -209,21 +212,35 @@ function onFailure(state: MachineState, failed: Step, reason: string, isRefused:
   }
   const guid = state.candidate?.key.guid ?? ''
   const tell: Action = { type: 'tell', message: FAILURES[failed](reason, guid) }
-  if (failed === 'status') return { state, actions: [tell] }
+  if (failed === 'status') return state.isRecheck ? startOver(state, [tell]) : { state, actions: [tell] }
   // What is on disk is not what was written, or the host no longer wants this key: the next poll starts with a new one.
   const isSpoilt = failed === 'check' || (failed === 'attest' && isRefused)
   return { state: isSpoilt ? { ...state, candidate: undefined } : state, actions: [tell, { type: 'publish' }] }
 }
 
+/**
+ * Somebody asks. What is known to be well is only told again; a disabled channel, which may have changed, is looked at
+ * without forgetting it first, since any local user may ask.
+ */
 function onWoken(state: MachineState): Transition {
   const { stateText, isLatched } = state.snapshot
+  const poll: Action = { type: 'poll' }
   if (stateText !== UNKNOWN_STATE && stateText !== 'disabled') {
-    return { state, actions: isLatched ? [{ type: 'publish' }] : [{ type: 'poll' }] }
+    return { state, actions: [isLatched ? { type: 'publish' } : poll] }
   }
   const message = `poll_secure_channel_status task notified and secure channel state is '${stateText}', reset states and start poll status now.`
+  const log: Action = { type: 'log', level: 'Info', message }
+  if (stateText === 'disabled') return { state: { ...state, isRecheck: true }, actions: [log, poll] }
+  const { actions, ...rest } = startOver(state, [log])
+  return { ...rest, actions: [...actions, poll] }
+}
+
+/** Forgets what the host said last. */
+function startOver(state: MachineState, actions: readonly Action[]): Transition {
+  const snapshot = { ...state.snapshot, stateText: UNKNOWN_STATE, isLatched: false }
   return {
-    state: { ...state, snapshot: { ...state.snapshot, stateText: UNKNOWN_STATE, isLatched: false } },
-    actions: [{ type: 'log', level: 'Info', message }, { type: 'reset' }, { type: 'publish' }, { type: 'poll' }],
+    state: { ...state, snapshot, isRecheck: false },
+    actions: [...actions, { type: 'reset' }, { type: 'publish' }],
   }
 }
 

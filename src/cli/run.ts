@@ -40,8 +40,7 @@ export async function runAgent(
   process.on('unhandledRejection', die)
   process.on('SIGTERM', agent.stop)
   process.on('SIGINT', agent.stop)
-  // Nothing is read anew yet; the default would be to die.
-  process.on('SIGHUP', () => undefined)
+  process.on('SIGHUP', agent.reload)
   if (kind === 'console') stopOnEnter(agent)
   await agent.done
   return 0

@@ -19,6 +19,7 @@ interface FakeKernel {
   policy: string[]
   writes: number
   detached: number
+  disposed: number
 }
 
 function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
@@ -30,6 +31,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
     policy: [],
     writes: 0,
     detached: 0,
+    disposed: 0,
     ...set,
   }
   const clock = createFakeClock()
@@ -57,7 +59,10 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
       features: {} as Redirector['features'],
       isAttached: () => kernel.isAttached,
       detach,
-      [Symbol.dispose]: detach,
+      [Symbol.dispose]() {
+        kernel.disposed++
+        kernel.isAttached = false
+      },
     }
   }
   const part = createRedirection({
@@ -147,7 +152,7 @@ test('run() attaches again when somebody removed the links, with the policy of n
   kernel.policy = []
   await clock.advance(15_000)
   assert.equal(kernel.starts, 2)
-  assert.equal(kernel.detached, 1)
+  assert.equal(kernel.disposed, 1, 'what was attached before is given back')
   assert.deepEqual(told, ['ready true', 'ready false', 'ready true'])
   assert.deepEqual(kernel.policy, ALL)
   assert.match(log.lines.join(), /Error The kernel no longer redirects/)
@@ -193,17 +198,22 @@ test('an entry that somebody else removed from the kernel is put back', async (t
   assert.deepEqual(kernel.policy, ALL)
 })
 
-test('stop() detaches at once and for good', async (t) => {
+test('stop() detaches at once and for good, and keeps the records until release()', async (t) => {
   const { kernel, clock, part, run, stopping, running } = redirection(t)
   run()
   part.setListenerReady(true)
   part.setModes(MODES)
   part.stop()
   assert.equal(kernel.detached, 1)
-  assert.equal(part.current(), undefined)
+  assert.notEqual(part.current(), undefined)
+  const { writes } = kernel
   part.setModes(MODES)
   await clock.advance(60_000)
-  assert.equal(kernel.starts, 1)
+  assert.deepEqual([kernel.starts, kernel.writes, kernel.disposed], [1, writes, 0])
+  part.release()
+  part.release()
+  assert.equal(part.current(), undefined)
+  assert.equal(kernel.disposed, 1)
   stopping.abort()
   await running.promise
 })

@@ -418,19 +418,40 @@ describe('the channel changes', () => {
 })
 
 describe('wake()', () => {
-  test('in the disabled state starts over and polls at once', async (t) => {
+  test('in the disabled state polls at once, and forgets nothing while the host answers', async (t) => {
     const { look, keeper, pass } = startKeeper(t, { status: DISABLED })
     await look()
     await pass(5_000)
     keeper.wake()
+    assert.deepEqual(await look(), ['status', 'rules: none', 'snapshot: disabled, no key, latched'])
+  })
+
+  test('in the disabled state starts over when the host does not answer', async (t) => {
+    const { look, keeper, pass, world } = startKeeper(t, { status: DISABLED })
+    await look()
+    await pass(5_000)
+    world.status = REFUSED
+    keeper.wake()
     assert.deepEqual(await look(), [
+      'status',
+      'message: Failed to get key status - Connection refused (os error 111)',
       'reset',
       'snapshot: Unknown, no key, not latched',
-      'status',
-      'rules: none',
-      `milestone: ${NOT_ENFORCED} 5000`,
+    ])
+    world.status = DISABLED
+    assert.deepEqual((await pass(1_000)).slice(-2), [
+      `milestone: ${NOT_ENFORCED} 6000`,
       'snapshot: disabled, no key, latched',
     ])
+  })
+
+  test('refresh() polls at once in every state', async (t) => {
+    const { look, keeper, pass } = startKeeper(t, { status: status({ keyGuid: GUID_A }), onDisk: new Set([GUID_A]) })
+    await look()
+    await pass(5_000)
+    keeper.refresh()
+    assert.equal((await look())[0], 'status')
+    assert.deepEqual(await pass(14_999), [], 'the interval begins anew')
   })
 
   test('before the first good status starts over and polls at once', async (t) => {
@@ -480,7 +501,7 @@ describe('wake()', () => {
     keeper.wake()
     keeper.wake()
     assert.deepEqual(await look(), [])
-    assert.equal((await pass(2)).filter((entry) => entry === 'reset').length, 1)
+    assert.equal((await pass(2)).filter((entry) => entry === 'status').length, 1)
   })
 
   test('during a poll is kept for the end of it', async (t) => {
@@ -488,7 +509,6 @@ describe('wake()', () => {
     keeper.wake()
     const entries = await look()
     assert.equal(entries.filter((entry) => entry === 'status').length, 2)
-    assert.ok(entries.indexOf('reset') > entries.indexOf('status'))
   })
 })
 
