@@ -117,10 +117,7 @@ export function step(state: MachineState, event: MachineEvent): Transition {
     case 'read':
       return onKey({ ...state, candidate: undefined }, event.key, 'Found key details from local and ready to use.')
     case 'acquired':
-      return {
-        state: { ...state, candidate: { key: event.key, isStored: false } },
-        actions: [{ type: 'store', key: event.key }],
-      }
+      return onAcquired(state, event.key)
     case 'stored':
       return { state, actions: [{ type: 'check', key: event.key }] }
     case 'checked':
@@ -184,6 +181,15 @@ function wantKey(state: MachineState, incarnationBefore: number | undefined, act
 function resume(candidate: MachineState['candidate']): Question {
   if (candidate === undefined) return { type: 'acquire' }
   return { type: candidate.isStored ? 'attest' : 'store', key: candidate.key }
+}
+
+function onAcquired(state: MachineState, key: LatchedKey): Transition {
+  const held = state.snapshot.key
+  if (held !== undefined && held.guid === key.guid && !held.key.equals(key.key)) {
+    // Storing it would overwrite the file of a key that works, before this one has proved that it does.
+    return onFailure(state, 'acquire', 'the host gave another key under the id of the one in use', false)
+  }
+  return { state: { ...state, candidate: { key, isStored: false } }, actions: [{ type: 'store', key }] }
 }
 
 function onAttested(state: MachineState, key: LatchedKey): Transition {
