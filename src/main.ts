@@ -1,6 +1,6 @@
 /** The entry: answers `--version` before anything else is loaded, and hands all other words to the commands. */
 
-import { writeSync } from 'node:fs'
+import { print } from './cli/print.ts'
 
 /** Put in by the build from package.json; absent when the source runs as it is. */
 declare const __VERSION__: string | undefined
@@ -10,14 +10,14 @@ const VERSION = typeof __VERSION__ === 'string' ? __VERSION__ : '0.0.0'
 const words = process.argv.slice(2)
 
 if (words.length === 1 && (words[0] === '--version' || words[0] === '-v')) {
-  writeSync(1, `${VERSION}\n`)
+  print(1, `${VERSION}\n`)
 } else {
   import('./cli/cli.ts')
     .then(({ runCli }) => runCli(words, VERSION))
     .then(
       (code) => process.exit(code),
       (error: unknown) => {
-        writeSync(2, `azure-proxy-agent: internal error: ${error instanceof Error ? error.stack : String(error)}\n`)
+        print(2, `azure-proxy-agent: internal error: ${error instanceof Error ? error.stack : String(error)}\n`)
         process.exit(101)
       },
     )

@@ -27,6 +27,7 @@ const nodeTest = (concurrency: number, ...patterns: string[]) => [
   '--disable-warning=ExperimentalWarning',
   '--test',
   `--test-concurrency=${concurrency}`,
+  `--test-reporter=${join(ROOT, 'test', 'reporter.ts')}`,
   ...patterns,
 ]
 

@@ -1,5 +1,6 @@
 /**
- * Makes a bare machine ready and starts a task on the pinned Node: `node test/start.mjs TASK.ts [ARGUMENTS]`.
+ * Makes a bare machine ready and starts a task on the pinned Node: `node test/start.mjs [--light] TASK.ts [ARGUMENTS]`.
+ * `--light`: the task makes no namespaces and runs no clients.
  *
  * Plain JavaScript for whatever Node runs npm here, since nothing of ours may be installed yet. What is missing is
  * installed: the locked packages by `npm ci`, the Debian packages by apt-get (as root). What is there costs nothing.
@@ -16,9 +17,11 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const NODE = join(ROOT, 'node_modules', '.bin', 'node')
 
 /** Debian packages, and what shows that each is there: a command, or a shared library. Other users must see them too. */
-const DEBIAN_PACKAGES = [
+const RUNTIME_PACKAGES = [
   { name: 'libatomic1', library: 'libatomic.so.1' },
   { name: 'libstdc++6', library: 'libstdc++.so.6' },
+]
+const LAB_PACKAGES = [
   { name: 'iproute2', command: 'ip' },
   { name: 'curl', command: 'curl' },
   { name: 'python3', command: '/usr/bin/python3' },
@@ -62,10 +65,12 @@ function hasCommand(name) {
   return folders.some((folder) => folder !== '' && isExecutable(join(folder, name)))
 }
 
-function installDebianPackages() {
-  const missing = DEBIAN_PACKAGES.filter(({ command, library }) =>
-    command ? !hasCommand(command) : !LIBRARY_FOLDERS.some((folder) => existsSync(join(folder, library))),
-  ).map(({ name }) => name)
+function installDebianPackages(packages) {
+  const missing = packages
+    .filter(({ command, library }) =>
+      command ? !hasCommand(command) : !LIBRARY_FOLDERS.some((folder) => existsSync(join(folder, library))),
+    )
+    .map(({ name }) => name)
   if (missing.length === 0) return
   const list = missing.join(' ')
   if (!hasCommand('apt-get')) fail(`These are missing: ${list}. There is no apt-get here: install them by other means.`)
@@ -102,9 +107,11 @@ function installNpmPackages() {
   }
 }
 
-const [task, ...rest] = process.argv.slice(2)
-if (task === undefined) fail('Usage: node test/start.mjs TASK.ts [ARGUMENTS]')
-installDebianPackages()
+const words = process.argv.slice(2)
+const isLight = words[0] === '--light'
+const [task, ...rest] = isLight ? words.slice(1) : words
+if (task === undefined) fail('Usage: node test/start.mjs [--light] TASK.ts [ARGUMENTS]')
+installDebianPackages(isLight ? RUNTIME_PACKAGES : [...RUNTIME_PACKAGES, ...LAB_PACKAGES])
 installNpmPackages()
 const child = spawn(NODE, ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {
   cwd: ROOT,

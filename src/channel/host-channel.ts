@@ -1,12 +1,11 @@
 /** The three calls of the secure channel, as the host's WireServer offers them. */
 
-import * as v from 'valibot'
 import { DATE_HEADER } from '../base/azure-headers.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import { callHost, decodeBody, type HostAnswer, type HostCallOptions } from './host-call.ts'
-import { readHostDocument, u32Schema } from './host-document.ts'
+import { parseLatchedKey } from './key-document.ts'
 import { type KeyStatus, parseKeyStatus, type RuleParser } from './key-status.ts'
-import { isKeyGuid, type LatchedKey, SecretKey } from './secret-key.ts'
+import type { LatchedKey } from './secret-key.ts'
 import { AUTHORIZATION_SCHEME } from './sign.ts'
 
 /** What the key keeper asks of the host. Every call is bounded in time and rejects with an `AgentError`. */
@@ -30,14 +29,6 @@ const METADATA = ['metadata', 'True '] as const
 
 const STATUS_TARGET = '/secure-channel/status'
 const KEY_TARGET = '/secure-channel/key'
-
-const KeySchema = v.object({
-  authorizationScheme: v.string(),
-  incarnationId: v.nullish(u32Schema),
-  guid: v.string(),
-  issued: v.string(),
-  key: v.string(),
-})
 
 /** Makes the calls to the host at `options.address`. */
 export function createHostChannel(options: HostChannelOptions): HostChannel {
@@ -90,39 +81,4 @@ async function callNamed(name: 'acquire' | 'attest', run: () => Promise<HostAnsw
   }
   if (answer.status !== 200) throw new AgentError('KEY_REFUSED', `Key(KeyResponse("${name}", ${answer.status}))`)
   return answer
-}
-
-/**
- * Reads a key document, from the host or from a key file, and checks all that later use relies on.
- * @throws AgentError `KEY_UNREADABLE` or `KEY_INVALID`; neither message repeats anything of the document.
- */
-export function parseLatchedKey(text: string): LatchedKey {
-  const { authorizationScheme, guid, incarnationId, issued, key } = readHostDocument(
-    text,
-    KeySchema,
-    'the key',
-    'KEY_UNREADABLE',
-  )
-  if (authorizationScheme !== AUTHORIZATION_SCHEME) {
-    throw new AgentError('KEY_INVALID', `Cannot use the key: its scheme is not ${AUTHORIZATION_SCHEME}`)
-  }
-  if (!isKeyGuid(guid)) throw new AgentError('KEY_INVALID', 'Cannot use the key: its guid is not a guid')
-  return {
-    guid,
-    incarnationId: incarnationId ?? undefined,
-    issued,
-    key: new SecretKey(key),
-  }
-}
-
-/** Renders the key file: member order and indentation as other agents write it. Holds the key: for the store alone. */
-export function renderKeyFile(key: LatchedKey): string {
-  const members = {
-    authorizationScheme: AUTHORIZATION_SCHEME,
-    ...(key.incarnationId === undefined ? {} : { incarnationId: key.incarnationId }),
-    guid: key.guid,
-    issued: key.issued,
-    key: key.key.revealHex(),
-  }
-  return JSON.stringify(members, null, 2)
 }

@@ -11,7 +11,7 @@ import { chmod, chown, lstat, mkdir, open, readdir, unlink } from 'node:fs/promi
 import { join } from 'node:path'
 import { AgentError, describeError } from '../base/errors.ts'
 import { replaceFile, syncDirectory } from '../base/private-file.ts'
-import { parseLatchedKey, renderKeyFile } from './host-channel.ts'
+import { parseLatchedKey, renderKeyFile } from './key-document.ts'
 import { isKeyGuid, type LatchedKey } from './secret-key.ts'
 
 export interface KeyStore {

@@ -1,8 +1,8 @@
 /** Turns the command line into an exit code. */
 
-import { writeSync } from 'node:fs'
 import { systemClock, unixNanoseconds } from '../base/clock.ts'
 import { parseArguments, USAGE } from './arguments.ts'
+import { print } from './print.ts'
 
 const EXIT_USAGE = 2
 
@@ -11,19 +11,19 @@ export async function runCli(argv: readonly string[], version: string): Promise<
   const command = parseArguments(argv)
   switch (command.kind) {
     case 'usage-error':
-      writeSync(2, `azure-proxy-agent: ${command.reason}\n\n${USAGE}`)
+      print(2, `azure-proxy-agent: ${command.reason}\n\n${USAGE}`)
       return EXIT_USAGE
     case 'help':
-      writeSync(1, USAGE)
+      print(1, USAGE)
       return 0
     case 'version':
-      writeSync(1, `${version}\n`)
+      print(1, `${version}\n`)
       return 0
     case 'status': {
       const { queryService, runStatus } = await import('./status.ts')
       return await runStatus(command.waitSeconds, {
         query: queryService,
-        print: (text) => writeSync(1, text),
+        print: (text) => print(1, text),
         monotonicMs: systemClock.monotonicMs,
         sleep: systemClock.sleep,
         unixNanoseconds,

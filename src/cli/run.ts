@@ -1,11 +1,11 @@
 /** Runs the agent in this process, as a service or at a console, until it is told to stop. */
 
-import { writeSync } from 'node:fs'
 import { type Agent, startAgent } from '../agent/agent.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import { toSafeLine } from '../base/log.ts'
 import type { Config } from '../config/config.ts'
 import { loadConfig } from '../config/load-config.ts'
+import { print } from './print.ts'
 
 /** EX_CONFIG of sysexits(3). */
 const EXIT_CONFIG = 78
@@ -54,12 +54,4 @@ function stopOnEnter(agent: Agent): void {
   })
   process.stdin.on('error', () => undefined)
   void agent.done.then(() => process.stdin.destroy())
-}
-
-function print(fd: number, text: string): void {
-  try {
-    writeSync(fd, text)
-  } catch {
-    // Nobody reads.
-  }
 }

@@ -76,13 +76,15 @@ async function playScene(machine: Machine): Promise<number> {
 function explainStay(machine: Machine): void {
   const { cgroup, netns } = machine.lab
   say()
-  say('Everything stays up until Ctrl-C. In another terminal, as root, enter the machine:')
+  say('Everything stays up until Ctrl-C. As root in another terminal, enter with:')
   say(`  sh -c 'echo $$ > ${cgroup}/cgroup.procs`)
   say(`    exec nsenter --net=/run/netns/${netns} bash'`)
   say('and there, for instance:')
-  say("  curl -H Metadata:true 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
+  say('  curl -H Metadata:true \\')
+  say("    'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
   say("  curl -i 'http://168.63.129.16/machine/?comp=goalstate'")
-  say("  setpriv --reuid=1000 --regid=1000 --clear-groups curl -i 'http://168.63.129.16/'")
+  say('  setpriv --reuid=1000 --regid=1000 --clear-groups \\')
+  say("    curl -i 'http://168.63.129.16/machine/?comp=goalstate'")
   say(`  ${AGENT_UNDER_TEST} --status; echo $?`)
   say(`Logs, status and key: ${machine.folder}`)
 }
@@ -102,8 +104,16 @@ async function main(isStaying: boolean): Promise<number> {
   if (isStaying) {
     explainStay(machine)
     await machine.agent.ended
+    say('The agent has ended by itself. It said:')
+    say(machine.agent.output())
+    return 1
   }
   return wrong === 0 ? 0 : 1
 }
 
-process.exitCode = await main(process.argv.includes('--stay'))
+const words = process.argv.slice(2)
+const unknown = words.find((word) => word !== '--stay')
+if (unknown !== undefined) {
+  say(`Usage: npm run demo [-- --stay]   (there is no '${unknown}')`)
+  process.exitCode = 2
+} else process.exitCode = await main(words.includes('--stay'))
