@@ -6,6 +6,7 @@ import { copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { AGENT_UNDER_TEST, createMachine, ROOT, waitFor } from './machine.ts'
 
 const GOAL_STATE = 'http://168.63.129.16/machine?comp=goalstate'
@@ -71,6 +72,19 @@ describe('the command line', () => {
     }
   })
 
+  test('a reader who has gone, or a full disk behind standard output, is no fault of the agent', () => {
+    for (const [words, status] of [
+      ['--help', 0],
+      ['--version', 0],
+      ['nonsense', 2],
+    ] as const) {
+      for (const output of ['>/dev/full 2>/dev/full', '>&- 2>&-']) {
+        const shell = spawnSync('/bin/sh', ['-c', `"$0" ${words} ${output}`, AGENT_UNDER_TEST], { encoding: 'utf8' })
+        assert.equal(shell.status, status, `${words} ${output}`)
+      }
+    }
+  })
+
   test('runs alone in an empty directory, with no PATH and no environment', () => {
     const folder = mkdtempSync(join(tmpdir(), 'apa-alone-'))
     try {
@@ -111,6 +125,27 @@ describe('--status', () => {
   })
 })
 
+test('--status ends in time although the one who listens never answers', async () => {
+  await using machine = await createMachine({ start: { host: false, agent: false } })
+  const script = `
+import socket, time
+listener = socket.create_server(('127.0.0.1', 3080))
+print('ready', flush=True)
+time.sleep(30)
+`
+  const squatter = machine.lab.spawn('/usr/bin/python3', ['-c', script])
+  let said = ''
+  squatter.stdout.on('data', (chunk) => {
+    said += chunk
+  })
+  await waitFor(() => said.includes('ready'), 'the listener')
+  const startMs = performance.now()
+  const { code, stdout } = await machine.lab.run(AGENT_UNDER_TEST, ['--status', '--wait', '2'])
+  assert.equal(code, 1)
+  assert.match(stdout, /^Failed to query the current provision state with error: no answer within/)
+  assert.ok(performance.now() - startMs < 4000)
+})
+
 describe('the service', () => {
   test('SIGTERM and SIGINT: exit 0 within five seconds, and nothing is redirected any more', async () => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -124,6 +159,30 @@ describe('the service', () => {
       assert.match(machine.read('log', 'ProxyAgent.log'), /GuestProxyAgent is stopping/)
       assert.match(machine.read('status', 'status.json'), /"proxyListenerStatus": \{\s+"status": "STOPPED"/)
     }
+  })
+
+  test('SIGTERM at any moment of the start ends it as well', async () => {
+    await using machine = await createMachine({ start: { agent: false } })
+    for (let delayMs = 40; delayMs < 400; delayMs += 24) {
+      const agent = machine.startAgent()
+      await sleep(delayMs)
+      const startMs = performance.now()
+      agent.kill('SIGTERM')
+      const { code, signal } = await agent.ended
+      // Before the program has begun the runtime dies of the signal.
+      assert.ok(code === 0 || signal === 'SIGTERM', `after ${delayMs} ms: ${code} ${signal}\n${agent.output()}`)
+      assert.ok(performance.now() - startMs < 5000, `after ${delayMs} ms`)
+    }
+  })
+
+  test('SIGHUP asks the host at once', async () => {
+    await using machine = await createMachine({ config: { pollKeyStatusIntervalInSeconds: 3600 } })
+    const polls = async () =>
+      (await machine.host.readRequests()).filter(({ target }) => target === '/secure-channel/status')
+    const before = (await polls()).length
+    machine.agent.kill('SIGHUP')
+    await waitFor(async () => (await polls()).length === before + 1, 'a poll')
+    assert.equal((await machine.curl([GOAL_STATE])).status, 200)
   })
 
   test('killed: redirection ends with the process', async () => {
