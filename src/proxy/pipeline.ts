@@ -148,8 +148,14 @@ function parseTick(text: string): bigint {
 }
 
 /** Ends what is told of a request that the agent answers itself. */
-function served(exchange: Exchange, caller: Caller | undefined, { observer }: ProxyStages, answer: Answer): Answer {
-  observer.served(exchange, caller, answer.status)
+function served(
+  exchange: Exchange,
+  caller: Caller | undefined,
+  { observer }: ProxyStages,
+  answer: Answer,
+  complaint?: string,
+): Answer {
+  observer.served(exchange, caller, answer.status, complaint)
   return answer
 }
 
@@ -159,20 +165,20 @@ function serveStatusWithoutCaller(exchange: Exchange, stages: ProxyStages): Answ
   if (!isLocal(exchange, STATUS_PATH)) return undefined
   if (exchange.request.headers.metadata === undefined) return refuseWithoutMetadata(exchange, stages)
   if (exchange.connection.caller !== undefined) return undefined
-  stages.observer.note(exchange, 'Warn', 'Status refused: the connection was not redirected, so the caller is unknown')
-  return served(exchange, undefined, stages, FORBIDDEN)
+  const complaint = 'Status refused: the connection was not redirected, so the caller is unknown'
+  return served(exchange, undefined, stages, FORBIDDEN, complaint)
 }
 
 function serveStatus(exchange: Exchange, caller: Caller, stages: ProxyStages): Answer | undefined {
   if (!isLocal(exchange, STATUS_PATH)) return undefined
   if (caller.elevated) return served(exchange, caller, stages, jsonAnswer(stages.statusJson()))
-  stages.observer.note(exchange, 'Warn', `Status refused: user '${caller.userName}' is not root`)
-  return served(exchange, caller, stages, FORBIDDEN)
+  return served(exchange, caller, stages, FORBIDDEN, 'Status refused: the caller is not root')
 }
 
 function refuseWithoutMetadata(exchange: Exchange, stages: ProxyStages): Answer {
-  stages.observer.note(exchange, 'Warn', 'No Metadata header found in the request.')
-  return served(exchange, undefined, stages, BAD_REQUEST)
+  const { caller } = exchange.connection
+  const known = caller instanceof Promise ? undefined : caller
+  return served(exchange, known, stages, BAD_REQUEST, 'No Metadata header found in the request.')
 }
 
 function requireDestination(exchange: Exchange, { observer }: ProxyStages): Answer | undefined {

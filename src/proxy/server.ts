@@ -10,9 +10,11 @@ import type { Socket } from 'node:net'
 import { httpDate } from '../base/dates.ts'
 import { AgentError, describeErrno } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
+import type { Caller } from '../identity/caller.ts'
 import { type Answer, BAD_REQUEST, METHOD_NOT_ALLOWED, renderAnswer, unsupportedMethod } from './answer.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
 import { handleRequest } from './pipeline.ts'
+import { createShares } from './shares.ts'
 import type { ProxyStages } from './stages.ts'
 import { createTurns, type Turns } from './turns.ts'
 
@@ -32,6 +34,8 @@ export interface ProxyServer {
 export interface ProxyServerOptions {
   /** Connections at one time; further ones are closed at once. */
   readonly maxConnections: number
+  /** Connections of one user at one time, root excepted; see `shares.ts`. */
+  readonly maxConnectionsPerUser: number
   readonly maxHeadBytes: number
   readonly maxHeaders: number
   /** Time for a request head. */
@@ -42,8 +46,13 @@ export interface ProxyServerOptions {
   readonly idleTimeoutMs: number
 }
 
+/**
+ * A connection whose head is not complete holds up to `maxHeadBytes` for `headTimeoutMs`: 32 MiB for one user, 256 MiB
+ * for as many users as it takes to use all connections up.
+ */
 export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
-  maxConnections: 16_384,
+  maxConnections: 8192,
+  maxConnectionsPerUser: 1024,
   maxHeadBytes: 32 * 1024,
   maxHeaders: 100,
   headTimeoutMs: 10_000,
@@ -60,6 +69,7 @@ export function createProxyServer(
   monotonicMs: () => number,
   options: ProxyServerOptions = PROXY_SERVER_DEFAULTS,
 ): ProxyServer {
+  const shares = createShares(options.maxConnectionsPerUser)
   const clients = new WeakMap<Socket, { readonly connection: ClientConnection; readonly turns: Turns }>()
   let lastConnectionId = 0
   let isClosing = false
@@ -84,14 +94,39 @@ export function createProxyServer(
   // other limits, which answer.
   server.timeout = options.requestTimeoutMs + 2 * CHECK_INTERVAL_MS
 
+  /** Counts a connection among those of `caller`, and closes one that is too much. */
+  const takeShare = (socket: Socket, caller: Caller | undefined) => {
+    if (socket.destroyed || caller?.elevated) return
+    const surplus = shares.add(caller?.uid, socket)
+    const client = surplus && clients.get(surplus)
+    if (client === undefined) return
+    const reason = `Closed a connection: the user has ${options.maxConnectionsPerUser} others`
+    stages.observer.dismissed(client.connection, caller?.userName, reason)
+    surplus?.destroy()
+  }
   server.on('connection', (socket) => {
-    const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
+    const id = ++lastConnectionId
+    const { remoteAddress: address, remotePort: port = 0 } = socket
+    if (address === undefined) {
+      // The client has reset it before we came to accept it: there is nobody to answer, and no source to look up.
+      const connection = openConnection(id, { address: '', port }, undefined)
+      stages.observer.dismissed(connection, undefined, 'Closed a connection: its client had left already')
+      socket.destroy()
+      return
+    }
+    const peer = { address, port }
     const attribution = stages.attribute(peer)
-    const connection = openConnection(++lastConnectionId, peer, attribution)
+    const connection = openConnection(id, peer, attribution)
     clients.set(socket, { connection, turns: createTurns(socket) })
-    if (attribution === undefined) stages.observer.connected(connection, 'no record of a redirected connection')
-    else stages.observer.connected(connection, undefined)
+    const doubt = attribution === undefined ? 'no record of a redirected connection' : undefined
+    stages.observer.connected(connection, doubt)
+    if (attribution === undefined) return takeShare(socket, undefined)
+    void attribution.caller.then(
+      (caller) => takeShare(socket, caller),
+      () => takeShare(socket, undefined),
+    )
   })
+  server.on('drop', () => stages.observer.listenerFailed(`${options.maxConnections} connections are open, no more fit`))
 
   const serve = (request: IncomingMessage, response: ServerResponse) => {
     const client = clients.get(request.socket)

@@ -1,4 +1,9 @@
-/** Sees every request of the proxy and tells it: connection log, summaries, counters. Never on the answer's time. */
+/**
+ * Sees every request of the proxy and tells it: connection log, summaries, counters. Never on the answer's time.
+ *
+ * Whatever a caller can cause at will is told at most once in 15 minutes for each user and kind, with the number of
+ * times it happened since: otherwise he could wash the lines of others out of the log. At Debug everything is told.
+ */
 
 import { STATUS_CODES } from 'node:http'
 import { findEndpoint } from '../base/endpoints.ts'
@@ -14,6 +19,8 @@ import { createToldLately } from './told-lately.ts'
 export interface RequestObserver {
   /** A connection was accepted; `doubt` says why it is not attributed. */
   connected(connection: ConnectionFacts, doubt: string | undefined): void
+  /** A connection was closed unheard: its client had left already, or had too many others. */
+  dismissed(connection: ConnectionFacts, user: string | undefined, reason: string): void
   /** A request was refused before it was counted: unparsable, or larger than any request may be. */
   rejected(connection: ConnectionFacts, status: number, detail: string): void
   started(request: RequestFacts): void
@@ -29,8 +36,11 @@ export interface RequestObserver {
     detail: string,
     list?: 'normal' | 'failed',
   ): void
-  /** The agent answered by itself, as one of its own endpoints: nothing is summarised. */
-  served(request: RequestFacts, caller: Caller | undefined, status: number): void
+  /**
+   * The agent answered by itself, as one of its own endpoints: nothing is summarised.
+   * @param complaint why it refused; a fixed sentence, without words of the caller
+   */
+  served(request: RequestFacts, caller: Caller | undefined, status: number, complaint?: string): void
   /** The listener reported a fault that it survives, such as a connection it could not accept. */
   listenerFailed(reason: string): void
   /** The request ended by a fault of our own. */
@@ -52,15 +62,18 @@ export interface RequestObserverOptions {
 
 const MAX_DETAIL_BYTES = 4096
 
-/** Direct connections are told once a minute: any local user can make as many as he likes. */
-const DIRECT_CONNECTION_INTERVAL_MS = 60_000
+/** Lines that are the same so far count as the same. */
+const MAX_KIND_BYTES = 512
 
-/** A client asks the same for a long time: one line about a disagreement in 15 minutes, and not of everything. */
-const DIVERGENCE_INTERVAL_MS = 15 * 60 * 1000
-const MAX_DIVERGENCES = 1000
+/** Longest target in a record and in an audit line: tokens are asked for with some hundred bytes. */
+const MAX_TARGET_BYTES = 2048
 
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const
+
+/** Stand for a user where there is no caller: nobody knows who, or he has not been looked up. */
+const DIRECT_USER = 'direct'
+const UNKNOWN_USER = 'unknown'
 
 /** Stands in lines that are about the listener. */
 const NO_CONNECTION: ConnectionFacts = { id: 0, peer: { address: '', port: 0 }, destination: undefined }
@@ -68,10 +81,13 @@ const NO_CONNECTION: ConnectionFacts = { id: 0, peer: { address: '', port: 0 }, 
 /** Makes the observer. */
 export function createRequestObserver(options: RequestObserverOptions): RequestObserver {
   const { log, normal, denied, monotonicMs } = options
-  const divergences = createToldLately(monotonicMs, DIVERGENCE_INTERVAL_MS, MAX_DIVERGENCES)
-  let directToldMs = Number.NEGATIVE_INFINITY
-  let directUntold = 0
+  const toldLately = createToldLately(monotonicMs)
 
+  /** Writes a line a caller can cause at will: at `level` when it is news of `user`, at Debug otherwise. */
+  const tell = (request: RequestFacts, user: string, level: Level, message: string) => {
+    const untold = toldLately.ask(user, cutUtf8(message, MAX_KIND_BYTES))
+    log.write(request, untold === undefined ? 'Debug' : level, message + more(untold))
+  }
   const record = (
     list: ConnectionSummary,
     request: RequestFacts,
@@ -94,7 +110,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
     const summary = {
       id: request.id,
       method: request.method,
-      url: request.rawTarget,
+      url: shortTarget(request),
       clientIp: peer.address,
       clientPort: peer.port,
       ip: key.address,
@@ -116,16 +132,19 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
   return {
     connected(connection, doubt) {
       if (doubt === undefined) return
-      directUntold++
-      const now = monotonicMs()
-      if (now - directToldMs < DIRECT_CONNECTION_INTERVAL_MS) return
-      const others = directUntold > 1 ? ` (${directUntold - 1} more since the last of these lines)` : ''
-      directToldMs = now
-      directUntold = 0
-      const request = connectionLine(connection, now)
+      const untold = toldLately.ask(DIRECT_USER, 'connected')
+      const level = untold === undefined ? 'Debug' : 'Warn'
+      if (!log.isEnabled(level)) return
+      const request = connectionLine(connection, monotonicMs())
       const { address, port } = connection.peer
-      log.write(request, 'Warn', `Failed to find audit entry with client_source_port '${port}' with error: ${doubt}`)
-      log.write(request, 'Warn', `Client ${address}:${port} may have connected to the listener directly${others}`)
+      log.write(request, level, `Failed to find audit entry with client_source_port '${port}' with error: ${doubt}`)
+      const what = `Client ${address}:${port} may have connected to the listener directly`
+      log.write(request, level, what + more(untold))
+      log.end(request)
+    },
+    dismissed(connection, user, reason) {
+      const request = connectionLine(connection, monotonicMs())
+      tell(request, user ?? userOf(connection), 'Info', reason)
       log.end(request)
     },
     rejected(connection, status, detail) {
@@ -155,16 +174,19 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
         log.write(request, 'Trace', `Decision: ${options.describeVerdict(verdict)}`)
       }
       if (verdict.divergence !== undefined) {
+        // Log queries know the form of this line: no count is added.
         const line = options.formatDivergence(verdict.divergence)
-        log.write(request, divergences.isNews(line) ? 'Warn' : 'Debug', line)
+        const isNews = toldLately.ask(caller.userName, cutUtf8(line, MAX_KIND_BYTES)) !== undefined
+        log.write(request, isNews ? 'Warn' : 'Debug', line)
       }
       if (verdict.outcome === 'ok') return
       const isNew = record(denied, request, caller, 403, 'Authorize failed')
       if (verdict.outcome === 'audit') {
         const { destination } = request.connection
         const title = destination && findEndpoint(destination.address, destination.port)?.title
-        const what = `${title} request ${request.rawTarget} denied in audit mode, continue forward the request`
-        log.write(request, 'Info', isNew ? `${what}: ${options.describeVerdict(verdict)}` : what)
+        const what = `${title} request ${shortTarget(request)} denied in audit mode, continue forward the request`
+        if (isNew) log.write(request, 'Info', `${what}: ${options.describeVerdict(verdict)}`)
+        else log.write(request, 'Debug', what)
         return
       }
       // Clients repeat denied requests for a long time: the reason is told once in 15 minutes, as the summary is.
@@ -178,22 +200,37 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       if (log.isEnabled('Trace')) log.write(request, 'Trace', `Answered ${status}`)
       log.end(request)
     },
-    served(request, caller, status) {
-      if (log.isEnabled('Trace'))
-        log.write(request, 'Trace', `Answered ${status} to ${caller?.userName ?? 'nobody known'}`)
+    served(request, caller, status, complaint) {
+      const user = caller?.userName ?? userOf(request.connection)
+      if (complaint !== undefined) tell(request, user, 'Warn', `Answered ${status} to user '${user}': ${complaint}`)
+      if (log.isEnabled('Trace')) log.write(request, 'Trace', `Answered ${status} to ${user}`)
       log.end(request)
     },
     listenerFailed(reason) {
       const request = connectionLine(NO_CONNECTION, monotonicMs())
-      log.write(request, 'Error', `The listener reports: ${reason}`)
+      tell(request, DIRECT_USER, 'Error', `The listener reports: ${reason}`)
       log.end(request)
     },
     failed(request, reason) {
-      log.write(request, 'Error', `Request failed by a fault of the agent: ${reason}`)
+      tell(request, userOf(request.connection), 'Error', `Request failed by a fault of the agent: ${reason}`)
       record(normal, request, undefined, 500, reason)
       log.end(request)
     },
   }
+}
+
+/** Says how often a line came untold. */
+function more(untold = 0): string {
+  return untold === 0 ? '' : ` (${untold} more since the last of these lines)`
+}
+
+/** Names who may have caused a line about a connection whose caller is not looked up. */
+function userOf({ destination }: ConnectionFacts): string {
+  return destination === undefined ? DIRECT_USER : UNKNOWN_USER
+}
+
+function shortTarget({ rawTarget }: RequestFacts): string {
+  return cutUtf8(rawTarget, MAX_TARGET_BYTES, '...')
 }
 
 /** A stand-in for lines that are about a connection. */

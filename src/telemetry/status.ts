@@ -6,7 +6,7 @@
 
 import { isoMs } from '../base/dates.ts'
 import type { Log } from '../base/log.ts'
-import { cutUtf8 } from '../base/text.ts'
+import { cutUtf8, escapeControls } from '../base/text.ts'
 import type { ConnectionSummary, SummaryEntry } from './connection-summary.ts'
 
 export type ModuleName = 'keyKeeper' | 'redirector' | 'proxyServer' | 'telemetryLogger' | 'monitor'
@@ -47,7 +47,10 @@ interface SummaryLine {
 
 export interface StatusBoard {
   setState(module: ModuleName, state: ModuleState): void
-  /** Replaces the message of a module; a changed one is logged once. */
+  /**
+   * Replaces the message of a module; a changed one is logged once. Texts of the host and names of processes come this
+   * way and go to files and to whoever asks: control characters become visible escapes.
+   */
   setMessage(module: ModuleName, message: string): void
   /** Replaces the named states shown with the key keeper; `undefined` values are left out. */
   setKeyStates(states: Readonly<Record<string, string | undefined>>): void
@@ -97,7 +100,8 @@ export function createStatusBoard(options: StatusBoardOptions): StatusBoard {
     setState: (module, state) => {
       modules[module].status = state
     },
-    setMessage: (module, message) => {
+    setMessage: (module, text) => {
+      const message = escapeControls(text)
       if (modules[module].message === message) return
       modules[module].message = message
       options.log.write(module === 'monitor' ? 'Trace' : 'Warn', `${TITLES[module]} status: ${message}`)

@@ -327,7 +327,7 @@ describe('/provision', () => {
     const got = await proxy.ask(get('/provision'))
     assert.deepEqual(withoutDate(got.head), ['HTTP/1.1 400 Bad Request', 'content-length: 0', 'connection: close'])
     assert.deepEqual(asks, [])
-    assert.ok(proxy.told.includes('note GET /provision Warn: No Metadata header found in the request.'))
+    assert.ok(proxy.told.includes('served GET /provision root 400: No Metadata header found in the request.'))
   })
   test('an empty Metadata header is one', async () => {
     set()
@@ -417,7 +417,9 @@ describe('/gpa-aggregated-status', () => {
   test('is forbidden for others', async () => {
     Object.assign(proxy.stages, { attribute: attributing(ALICE) })
     assert.deepEqual(withoutDate((await ask()).head), refused('403 Forbidden'))
-    assert.ok(proxy.told.includes("note GET /gpa-aggregated-status Warn: Status refused: user 'alice' is not root"))
+    assert.ok(
+      proxy.told.includes('served GET /gpa-aggregated-status alice 403: Status refused: the caller is not root'),
+    )
   })
   test('is forbidden on a direct connection, root or not', async () => {
     Object.assign(proxy.stages, { attribute: direct })

@@ -154,6 +154,7 @@ function recordingObserver(told: Told[]): RequestObserver {
   const from = (connection: ConnectionFacts) => connection.destination?.address ?? 'direct'
   return {
     connected: (connection, doubt) => void told.push(`connected ${from(connection)}${doubt ? `: ${doubt}` : ''}`),
+    dismissed: (_connection, user, reason) => void told.push(`dismissed ${user ?? 'nobody'}: ${reason}`),
     rejected: (_connection, status, detail) => void told.push(`rejected ${status}: ${detail}`),
     started: (request) => void told.push(`started ${name(request)}`),
     note: (request, level, message) => void told.push(`note ${name(request)} ${level}: ${message}`),
@@ -161,8 +162,10 @@ function recordingObserver(told: Told[]): RequestObserver {
       void told.push(`decided ${name(request)} ${caller.userName} ${verdict.outcome}`),
     finished: (request, caller, status, detail, list = 'normal') =>
       void told.push(`finished ${name(request)} ${caller?.userName ?? 'nobody'} ${list} ${status}: ${detail}`),
-    served: (request, caller, status) =>
-      void told.push(`served ${name(request)} ${caller?.userName ?? 'nobody'} ${status}`),
+    served: (request, caller, status, complaint) =>
+      void told.push(
+        `served ${name(request)} ${caller?.userName ?? 'nobody'} ${status}${complaint ? `: ${complaint}` : ''}`,
+      ),
     listenerFailed: (reason) => void told.push(`listener: ${reason}`),
     failed: (request, reason) => void told.push(`failed ${name(request)}: ${reason}`),
   }

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type ProxySettings, type ProxyUnderTest, startProxy } from './proxy-under-test.ts'
+import type { Caller } from '../../src/identity/caller.ts'
+import { ALICE, attributing, type ProxySettings, type ProxyUnderTest, ROOT, startProxy } from './proxy-under-test.ts'
 
 const start = async (t: TestContext, settings?: ProxySettings): Promise<ProxyUnderTest> => {
   const proxy = await startProxy(settings)
@@ -159,6 +161,64 @@ describe('several requests on one connection', () => {
     await client.ended
     assert.equal(client.received(), '')
   })
+  test('of which large ones wait are not read any further, and all answered in order', async (t) => {
+    const proxy = await start(t)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    proxy.host.onCall((call) => void promise.then(() => call.answer(200, {}, call.target)))
+    const client = proxy.connect()
+    const count = 400
+    for (let i = 0; i < count; i++) client.write(get(`/${i}`, `x-a: ${'a'.repeat(30_000)}\r\n`))
+    let unsent = client.socket.writableLength
+    for (let last = -1; last !== unsent; unsent = client.socket.writableLength) {
+      last = unsent
+      await delay(100)
+    }
+    assert.ok(unsent > 2_000_000, `the kernel's buffers and one read took all but ${unsent} bytes`)
+    assert.equal(proxy.host.calls.length, 1)
+    resolve()
+    const answers = await client.answers(count)
+    assert.deepEqual(
+      answers.map(({ status, body }) => `${status} ${body}`),
+      Array.from({ length: count }, (_, i) => `200 /${i}`),
+    )
+  })
+  test('of which a body waits for its turn are carried whole, one after the other', async (t) => {
+    const proxy = await start(t, { keepsBodies: true })
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, String(call.body.length)), 20))
+    const client = proxy.connect()
+    const put = (i: number) => `PUT /${i} HTTP/1.1\r\nHost: h\r\nContent-Length: ${100_000 + i}\r\n\r\n`
+    for (let i = 0; i < 20; i++) client.write(put(i) + 'b'.repeat(100_000 + i))
+    const answers = await client.answers(20)
+    assert.deepEqual(
+      answers.map(({ body }) => Number(body)),
+      Array.from({ length: 20 }, (_, i) => 100_000 + i),
+    )
+  })
+  test('that rest end with the client: the next answer finds nobody, and the others are not carried', async (t) => {
+    const proxy = await start(t)
+    const large = (i: number) => get(`/${i}`, `x-a: ${'a'.repeat(30_000)}\r\n`)
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, call.target), 150))
+    const client = proxy.connect()
+    for (let i = 0; i < 200; i++) client.write(large(i))
+    while (proxy.host.calls.length === 0) await delay(5)
+    client.socket.resetAndDestroy()
+    await delay(500)
+    assert.ok(proxy.host.calls.length <= 2, `${proxy.host.calls.length} were carried`)
+    await proxy.close(2000)
+  })
+  test('that rest keep the time limits: a head broken off behind them is answered 408 in its turn', async (t) => {
+    const proxy = await start(t, { server: { headTimeoutMs: 300, requestTimeoutMs: 500 } })
+    proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, call.target), 20))
+    const client = proxy.connect()
+    for (let i = 0; i < 3; i++) client.write(get(`/${i}`, `x-a: ${'a'.repeat(30_000)}\r\n`))
+    client.write('GET /late HTTP/1.1\r\nHos')
+    const answers = await client.answers(4)
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 200, 408],
+    )
+    assert.equal(await client.ended, 'closed')
+  })
   test('end with the connection: what waits is not carried when the client has left', async (t) => {
     const proxy = await start(t)
     proxy.host.onCall(() => undefined)
@@ -256,6 +316,57 @@ describe('versions and connections', () => {
     assert.equal(second.received(), '')
     first.write(get('/2'))
     assert.equal((await first.answers(2)).length, 2)
+  })
+  test('a connection over the share of its user is closed, and others have theirs', async (t) => {
+    const proxy = await start(t, { server: { maxConnectionsPerUser: 2 } })
+    const ask = async (caller: Caller) => {
+      proxy.stages.attribute = attributing(caller)
+      const client = proxy.connect()
+      client.write(get('/x'))
+      return { client, status: (await client.answers(1))[0]?.status }
+    }
+    const first = await ask(ALICE)
+    assert.equal((await ask(ALICE)).status, 200)
+    assert.equal((await ask(ALICE)).status, undefined)
+    assert.ok(proxy.told.includes('dismissed alice: Closed a connection: the user has 2 others'))
+    assert.equal((await ask({ ...ALICE, uid: 1001, userName: 'bob' })).status, 200)
+    for (let i = 0; i < 4; i++) assert.equal((await ask(ROOT)).status, 200)
+    first.client.destroy()
+    await delay(50)
+    assert.equal((await ask(ALICE)).status, 200)
+  })
+  test('of direct connections over their share the oldest makes room', async (t) => {
+    const proxy = await start(t, { server: { maxConnectionsPerUser: 2 } })
+    proxy.stages.attribute = () => undefined
+    const clients = []
+    for (let i = 0; i < 3; i++) {
+      const client = proxy.connect()
+      client.write(get('/provision', 'Metadata: true\r\n'))
+      assert.equal((await client.answers(1))[0]?.status, 200)
+      clients.push(client)
+    }
+    await clients[0]?.ended
+    clients[1]?.write(get('/provision', 'Metadata: true\r\n'))
+    assert.equal((await clients[1]?.answers(2))?.length, 2)
+  })
+  test('a connection that was reset before it is accepted is closed without a word, and its record is not asked for', async (t) => {
+    const proxy = await start(t)
+    const peers: string[] = []
+    const attribute = proxy.stages.attribute
+    proxy.stages.attribute = (peer) => {
+      peers.push(peer.address)
+      return attribute(peer)
+    }
+    const reset = `import socket, struct
+for i in range(20):
+    s = socket.create_connection(('127.0.0.1', ${proxy.port}))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    s.close()`
+    // Synchronous: while it runs nobody accepts.
+    execFileSync('python3', ['-c', reset])
+    while (proxy.told.length < 20) await delay(5)
+    assert.deepEqual([...new Set(proxy.told)], ['dismissed nobody: Closed a connection: its client had left already'])
+    assert.deepEqual(peers, [])
   })
   test('the record of a connection is taken when it is accepted, once, with its own source', async (t) => {
     const proxy = await start(t)

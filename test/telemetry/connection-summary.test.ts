@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createConnectionSummary, type SummaryKey } from '../../src/telemetry/connection-summary.ts'
+import { createConnectionSummary, type SummaryBounds, type SummaryKey } from '../../src/telemetry/connection-summary.ts'
 
 const KEY: SummaryKey = {
   userName: 'alice',
@@ -13,10 +13,12 @@ const KEY: SummaryKey = {
 }
 const MINUTE_MS = 60_000
 
-const summary = (maxKeys?: number) => {
+const summary = (bounds?: SummaryBounds) => {
   const time = { nowMs: 1_000_000 }
-  return { time, list: createConnectionSummary(() => time.nowMs, maxKeys) }
+  return { time, list: createConnectionSummary(() => time.nowMs, bounds) }
 }
+const OTHER = { clientAddress: 'other', processFullPath: 'other', processCmdLine: 'other' }
+const command = (i: number, more: Partial<SummaryKey> = {}) => ({ ...KEY, processCmdLine: `curl ${i}`, ...more })
 
 test('add() tells the first request of a key, then one in 15 minutes', () => {
   const { time, list } = summary()
@@ -99,29 +101,51 @@ test('add() after four hours of silence starts a count anew', () => {
   assert.equal(list.read()[0]?.count, 1)
 })
 
-test('add() counts the surplus of keys by destination and status, under "other"', () => {
-  const { list } = summary(2)
-  const command = (i: number, more: Partial<SummaryKey> = {}) => ({ ...KEY, processCmdLine: `curl ${i}`, ...more })
+test('add() counts the surplus of a user under his name, by destination and status', () => {
+  const { list } = summary({ perUser: 2, total: 100 })
   list.add(command(1), ['users'])
   list.add(command(2), ['users'])
-  assert.equal(list.add(command(3), ['users']), true)
-  for (let i = 4; i < 500; i++) assert.equal(list.add(command(i, { userName: `u${i}` }), []), false)
-  list.add(command(500, { responseStatus: '403 Forbidden' }), [])
-  const other = { userName: 'other', clientAddress: 'other', processFullPath: 'other', processCmdLine: 'other' }
+  assert.equal(list.add(command(3), ['users']), true, 'the first of the surplus is worth telling')
+  for (let i = 4; i < 500; i++) assert.equal(list.add(command(i), ['users']), false)
+  assert.equal(list.add(command(500, { responseStatus: '403 Forbidden' }), []), true, 'and the first of a new status')
   assert.deepEqual(list.read().slice(2), [
-    { ...KEY, ...other, userGroups: [], count: 497 },
-    { ...KEY, ...other, responseStatus: '403 Forbidden', userGroups: [], count: 1 },
+    { ...KEY, ...OTHER, userGroups: ['users'], count: 497 },
+    { ...KEY, ...OTHER, responseStatus: '403 Forbidden', userGroups: [], count: 1 },
   ])
 })
 
-test('add() bounds the keys of a user whose name is "other", too', () => {
-  const { list } = summary(2)
-  for (let i = 0; i < 100; i++) list.add({ ...KEY, userName: 'other', processCmdLine: `curl ${i}` }, [])
-  assert.equal(list.read().length, 3)
+test('add() keeps the room of every user, whatever the others do', () => {
+  const { list } = summary()
+  for (let i = 0; i < 2000; i++) list.add(command(i, { userName: 'mallory', responseStatus: '403 Forbidden' }), [])
+  const bob = { ...KEY, userName: 'bob', processCmdLine: 'theft', responseStatus: '403 Forbidden' }
+  assert.equal(list.add(bob, []), true)
+  assert.deepEqual(list.read().at(-1), { ...bob, userGroups: [], count: 1 })
+  assert.equal(list.read().length, 52)
+})
+
+test('add() tells the surplus of a user once in 15 minutes', () => {
+  const { time, list } = summary({ perUser: 1, total: 100 })
+  list.add(command(1), [])
+  assert.equal(list.add(command(2), []), true)
+  time.nowMs += 15 * MINUTE_MS
+  assert.equal(list.add(command(3), []), true)
+  assert.equal(list.add(command(4), []), false)
+})
+
+test('add() keeps the names of users when all together have too many keys, and only then counts them as one', () => {
+  const { list } = summary({ perUser: 2, total: 3 })
+  const status = '403 Forbidden'
+  for (let user = 0; user < 50; user++)
+    for (const i of [1, 2, 3]) list.add(command(i, { userName: `u${user}`, responseStatus: status }), [])
+  const entries = list.read()
+  assert.deepEqual(
+    entries.map(({ userName, processCmdLine, count }) => `${userName} ${processCmdLine} ${count}`),
+    ['u0 curl 1 1', 'u0 curl 2 1', 'u0 other 1', 'u1 other 3', 'u2 other 3', 'u3 other 3', 'other other 138'],
+  )
 })
 
 test('add() gives room again when old keys have gone', () => {
-  const { time, list } = summary(1)
+  const { time, list } = summary({ perUser: 1, total: 1 })
   list.add({ ...KEY, processCmdLine: 'old' }, [])
   time.nowMs += 240 * MINUTE_MS
   list.add({ ...KEY, processCmdLine: 'new' }, [])

@@ -176,7 +176,7 @@ test('decided() counts an audit among the failed alone, and its answer among the
     'IMDS request /metadata/instance?api-version=2021-02-01 denied in audit mode, continue forward the request'
   assert.deepEqual(
     lines.filter((each) => each.includes('audit mode')),
-    [`Info 1[9] ${line}: audit: ${REASON}`, `Info 2[9] ${line}`],
+    [`Info 1[9] ${line}: audit: ${REASON}`],
   )
 })
 
@@ -204,10 +204,12 @@ test('decided() tells a disagreement of the matchers once in 15 minutes, of a bo
   seen.decided(request(13), ALICE, { ...OK, divergence: divergence('/a%zz') })
   assert.equal(lines.length, 2)
   for (let i = 0; i < 5000; i++) seen.decided(request(14), ALICE, { ...OK, divergence: divergence(`/${i}`) })
-  assert.ok(lines.length < 1100, `${lines.length} lines`)
+  assert.equal(lines.length, 2 + 20, 'so many of one user, and one for the others')
+  seen.decided(request(15), { ...ALICE, userName: 'bob' }, { ...OK, divergence: divergence('/bob') })
+  assert.match(String(lines.at(-1)), /uri="\/bob"$/, 'another user is heard')
 })
 
-test('connected() tells of a direct connection once a minute, and how many there were', () => {
+test('connected() tells of a direct connection once in 15 minutes, and how many there were', () => {
   const { observer: seen, lines, time, unended } = observer()
   seen.connected(CONNECTION, undefined)
   assert.deepEqual(lines, [])
@@ -219,7 +221,7 @@ test('connected() tells of a direct connection once a minute, and how many there
   assert.deepEqual(lines, first)
   for (let i = 0; i < 10; i++) seen.connected({ ...DIRECT, id: 10 + i }, 'no record')
   assert.deepEqual(lines, first)
-  time.ms += 60_000
+  time.ms += 900_000
   seen.connected({ ...DIRECT, id: 30 }, 'no record')
   assert.equal(
     lines[3],
@@ -242,27 +244,88 @@ test('rejected() counts what could not be read, and tells it once in 15 minutes'
   assert.equal(unended(), 0)
 })
 
-test('failed() tells the fault at Error, every time, and counts it', () => {
-  const { observer: seen, request, lines, normal, unended } = observer('Error')
+test('failed() tells each fault at Error, once in 15 minutes, and counts it', () => {
+  const { observer: seen, request, lines, time, normal, unended } = observer('Error')
   seen.failed(request(1), 'no rules')
+  time.ms += 900_000
   seen.failed(request(2), 'no rules')
+  seen.failed(request(3), 'no rules')
+  seen.failed(request(4), 'no key')
+  const line = 'Request failed by a fault of the agent'
   assert.deepEqual(lines, [
-    'Error 1[9] Request failed by a fault of the agent: no rules',
-    'Error 2[9] Request failed by a fault of the agent: no rules',
+    `Error 1[9] ${line}: no rules`,
+    `Error 2[9] ${line}: no rules`,
+    `Error 4[9] ${line}: no key`,
   ])
-  assert.deepEqual(normal(), ['empty 169.254.169.254 500 Internal Server Error 2'])
+  assert.deepEqual(normal(), ['empty 169.254.169.254 500 Internal Server Error 4'])
   assert.equal(unended(), 0)
 })
 
 test('served() summarises nothing, but lets the lines of the request out', () => {
   const { observer: seen, request, lines, normal, denied, unended } = observer()
   const asked = request()
-  seen.note(asked, 'Warn', 'No Metadata header found in the request.')
+  seen.note(asked, 'Info', 'something')
   assert.equal(unended(), 1)
-  seen.served(asked, undefined, 400)
+  seen.served(asked, undefined, 200)
   assert.equal(unended(), 0)
-  assert.deepEqual(lines, ['Warn 12[9] No Metadata header found in the request.'])
+  assert.deepEqual(lines, ['Info 12[9] something'])
   assert.deepEqual([...normal(), ...denied()], [])
+})
+
+test('served() complains once in 15 minutes for each user and complaint, with a count', () => {
+  const { observer: seen, request, lines, time, unended } = observer()
+  const direct = () => request(12, DIRECT)
+  for (let i = 0; i < 100; i++) seen.served(direct(), undefined, 400, 'No Metadata header')
+  seen.served(direct(), undefined, 403, 'Status refused')
+  for (let i = 0; i < 100; i++) seen.served(request(), ALICE, 403, 'Status refused')
+  assert.equal(unended(), 0)
+  const first = [
+    "Warn 12[9] Answered 400 to user 'direct': No Metadata header",
+    "Warn 12[9] Answered 403 to user 'direct': Status refused",
+    "Warn 12[9] Answered 403 to user 'alice': Status refused",
+  ]
+  assert.deepEqual(lines, first)
+  time.ms += 900_000
+  seen.served(direct(), undefined, 400, 'No Metadata header')
+  assert.deepEqual(lines, [...first, `${first[0]} (99 more since the last of these lines)`])
+})
+
+test('served() complains every time at Debug', () => {
+  const { observer: seen, request, lines } = observer('Debug')
+  for (let i = 0; i < 3; i++) seen.served(request(), ALICE, 403, 'Status refused')
+  assert.deepEqual(
+    lines.map((line) => line.split(' ')[0]),
+    ['Warn', 'Debug', 'Debug'],
+  )
+})
+
+test('dismissed() counts connections that were closed unheard, and tells it once in 15 minutes', () => {
+  const { observer: seen, lines, time, unended } = observer()
+  const gone = { ...DIRECT, id: 5, peer: { address: '', port: 0 } }
+  for (let i = 0; i < 5000; i++) seen.dismissed(gone, undefined, 'its client had left')
+  seen.dismissed(CONNECTION, 'alice', 'too many')
+  assert.deepEqual(lines, ['Info 0[5] its client had left', 'Info 0[9] too many'])
+  time.ms += 900_000
+  seen.dismissed(gone, undefined, 'its client had left')
+  assert.equal(lines[2], 'Info 0[5] its client had left (4999 more since the last of these lines)')
+  assert.equal(unended(), 0)
+})
+
+test('a denial is told although another user had a thousand command lines denied', () => {
+  const { observer: seen, request, lines, denied } = observer()
+  for (let i = 0; i < 1100; i++) seen.decided(request(i), { ...ALICE, commandLine: `python3 ${i}` }, DENIED)
+  const told = lines.length
+  assert.ok(told < 160, `${told} lines`)
+  seen.decided(request(2000), { ...ALICE, userName: 'bob', uid: 33 }, DENIED)
+  assert.equal(lines.length, told + 3)
+  assert.ok(denied().includes('bob 169.254.169.254 403 Forbidden 1'))
+})
+
+test('finished() cuts a long target in the record', () => {
+  const { observer: seen, request, lines } = observer()
+  seen.finished({ ...request(), rawTarget: `/${'x'.repeat(30_000)}` }, ALICE, 404, '')
+  const { url } = JSON.parse(String(lines[0]).slice('Info 12[9] '.length))
+  assert.equal(url, `/${'x'.repeat(2047)}...`)
 })
 
 test('started() describes the request at Trace', () => {

@@ -145,3 +145,12 @@ test('document() is a picture: what changes later is not in it', () => {
   status.setKeyStates({ keyGuid: 'later' })
   assert.doesNotMatch(JSON.stringify(before), /later|STOPPED/)
 })
+
+test('setMessage() makes control characters visible, in the document as in the answer to /provision', () => {
+  const { board: status } = board()
+  const forged = 'the port is taken by a\r\nkeyLatchStatus - all is well\x1b[2J (pid 7)'
+  const shown = 'the port is taken by a\\x0d\\x0akeyLatchStatus - all is well\\x1b[2J (pid 7)'
+  status.setMessage('proxyServer', forged)
+  assert.equal(status.message('proxyServer'), shown)
+  assert.equal(status.document().proxyAgentStatus.proxyListenerStatus.message, shown)
+})
