@@ -18,10 +18,12 @@ interface TestEvent {
     readonly details?: {
       readonly duration_ms?: number
       readonly type?: string
-      readonly error?: Error & { cause?: unknown }
+      readonly error?: TestError
     }
   }
 }
+
+type TestError = Error & { readonly cause?: unknown; readonly failureType?: string }
 
 interface FileCount {
   passed: number
@@ -55,7 +57,8 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
       const count = files.get(file) ?? { passed: 0, failed: 0, durationMs: 0 }
       files.set(file, count)
       if (data.nesting === 0) count.durationMs += data.details?.duration_ms ?? 0
-      if (data.details?.type === 'suite' && type === 'test:pass') continue
+      // A suite passes or fails by its tests, which are told by themselves.
+      if (data.details?.type === 'suite' && (type === 'test:pass' || isOfSubtests(data.details.error))) continue
       if (type === 'test:pass') count.passed++
       else count.failed++
       if (data.skip !== undefined && data.skip !== false) skips.push(`﹣ ${data.name}: ${data.skip}\n`)
@@ -71,4 +74,8 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
   if (failures.length > 0) yield `\nFailed:\n\n${failures.join('')}`
   if (skips.length > 0) yield `Skipped:\n${skips.join('')}`
   yield totals.join('')
+}
+
+function isOfSubtests(error: TestError | undefined): boolean {
+  return error?.failureType === 'subtestsFailed'
 }

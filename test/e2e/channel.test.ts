@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { createMachine, type Machine, waitFor } from './machine.ts'
+import { AGENT_UNDER_TEST, createMachine, type Machine, waitFor } from './machine.ts'
 
 const GOAL_STATE = 'http://168.63.129.16/machine?comp=goalstate'
 const INSTANCE = 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'
@@ -85,31 +85,16 @@ describe('the executable and its key', () => {
     assert.notEqual((await machine.host.readState()).latchedGuid, guid)
   })
 
-  test('no key, no signature and no body of a key call is in any output or log', async () => {
+  test('no key and no signature is in any output, log or status', async () => {
     await using machine = await createMachine()
     await waitUntilSigned(machine)
     await machine.host.rotateKey()
     await machine.curl([INSTANCE, '-H', 'Metadata: true'])
-    const guid = (await machine.host.readState()).latchedGuid
-    const keyHex =
-      guid === undefined ? '' : (JSON.parse(machine.read('keys', `${guid}.key`) || '{}') as { key?: string }).key
-    const signatures = (await machine.host.readRequests())
-      .flatMap(({ rawHeaders }) => rawHeaders.filter((_, i) => rawHeaders[i - 1]?.toLowerCase() === MARK))
-      .map((value) => value.split(' ')[2] ?? '')
-      .filter((text) => text.length === 64)
-    assert.ok(signatures.length > 2)
-    machine.agent.kill('SIGTERM')
-    await machine.agent.ended
-    const texts = [
-      machine.agent.output(),
-      machine.read('log', 'ProxyAgent.log'),
-      machine.read('log', 'ProxyAgent.Connection.log'),
-      machine.read('status', 'status.json'),
-    ].join('\n')
-    assert.ok(texts.length > 1000)
-    for (const secret of [...signatures, ...(keyHex ? [keyHex] : [])]) {
-      assert.ok(!texts.toLowerCase().includes(secret.toLowerCase()), 'a secret was written')
-    }
+    await waitUntilSigned(machine)
+    const { secrets, texts } = await machine.findSecrets()
+    assert.ok(secrets.length > 3, 'there were secrets to look for')
+    assert.ok(texts.join('').length > 1000, 'and texts to look in')
+    // Every machine is searched like that when it is taken down.
   })
 })
 
@@ -147,7 +132,7 @@ describe('the executable and what the host says', () => {
     const isTrying = () =>
       machine.agent.output().includes('Failed to get key status - Connection refused (os error 111)')
     await waitFor(isTrying, 'the failure to be told', () => machine.agent.output())
-    const query = await machine.lab.run(process.env.AGENT_UNDER_TEST ?? '', ['--status', '--wait', '1'])
+    const query = await machine.lab.run(AGENT_UNDER_TEST, ['--status', '--wait', '1'])
     assert.equal(query.code, 1)
     assert.match(query.stdout, /^keyLatchStatus - Failed to get key status - Connection refused/)
     await machine.startHost()

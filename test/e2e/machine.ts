@@ -7,7 +7,7 @@
 
 import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -61,6 +61,8 @@ export class Machine implements AsyncDisposable {
   readonly #options: MachineOptions
   #agent: AgentProcess | undefined
   #startedAtMs = 0
+  /** What each agent started here said. */
+  readonly #outputs: (() => string)[] = []
   /** The lab has ended all processes by then, as it registered first. */
   readonly #atExit = () => rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 })
 
@@ -124,6 +126,7 @@ export class Machine implements AsyncDisposable {
     this.#startedAtMs = Date.now()
     const child = this.lab.spawn(AGENT_UNDER_TEST, ['--config', this.configPath, ...args], options)
     const output = collect(child)
+    this.#outputs.push(output)
     const ended = once(child, 'close').then(([code, signal]) => ({
       code: code as number | null,
       signal: signal as NodeJS.Signals | null,
@@ -169,10 +172,37 @@ export class Machine implements AsyncDisposable {
     return existsSync(file) ? readFileSync(file, 'utf8') : ''
   }
 
+  /** Every key and signature of this machine so far, and every text that the agent wrote. */
+  async findSecrets(): Promise<{ secrets: string[]; texts: string[] }> {
+    // A host that was not started, or has gone, recorded nothing.
+    const requests = await this.host.readRequests().catch(() => [])
+    const signatures = requests.flatMap(({ rawHeaders }) =>
+      rawHeaders.filter((_, i) => rawHeaders[i - 1]?.toLowerCase() === 'x-ms-azure-host-authorization'),
+    )
+    const keys = this.#files('keys').flatMap((text) => /"key": "([0-9A-Fa-f]{64})"/.exec(text)?.[1] ?? [])
+    const secrets = [...keys, ...signatures.map((value) => value.split(' ')[2] ?? '')]
+    const texts = [...this.#outputs.map((output) => output()), ...this.#files('log'), ...this.#files('status')]
+    return { secrets: secrets.filter((text) => /^[0-9A-Fa-f]{64}$/.test(text)), texts }
+  }
+
+  /** The contents of the files in a directory of the machine; none while it is not there. */
+  #files(name: string): string[] {
+    const folder = join(this.folder, name)
+    if (!existsSync(folder)) return []
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => readFileSync(join(folder, entry.name), 'utf8'))
+  }
+
+  /** Takes everything down. @throws Error when a secret was written anywhere */
   async [Symbol.asyncDispose](): Promise<void> {
+    const { secrets, texts } = await this.findSecrets()
+    const all = texts.join('\n').toLowerCase()
+    const isLeaked = secrets.some((secret) => all.includes(secret.toLowerCase()))
     await this.lab[Symbol.asyncDispose]()
     process.off('exit', this.#atExit)
     this.#atExit()
+    if (isLeaked) throw new Error('A key or a signature is in an output, a log or a status document of the agent')
   }
 }
 
