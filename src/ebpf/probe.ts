@@ -134,6 +134,10 @@ function touchStorage(attachType: AttachType, skAt: number): ProgramSpec {
     mov64(R3, 0),
     mov64(R4, 1),
     call('sk_storage_get'),
+    load(R2, R6, skAt, Double),
+    jumpEq64(R2, 0, 'done'),
+    loadMap(R1, 'pending'),
+    call('sk_storage_delete'),
   ])
 }
 

@@ -79,6 +79,8 @@ export interface RedirectorFeatures {
 export interface Redirector extends Disposable {
   /**
    * Takes what is filed about a connection accepted from `sourceAddress`:`sourcePort`. A second call finds nothing.
+   * The record is about that connection only if the accepted socket is connected still *after* this call: ask
+   * `isConnected()` of sys/socket.ts and drop the record otherwise. Why the two together suffice: programs/sockops.ts.
    * @param sourceAddress dotted IPv4; `::ffff:` in front is ignored
    * @returns `undefined` when the connection was not redirected, or nothing could be remembered about it
    * @throws SyscallError code BPF_CALL_FAILED; AgentError code NOT_AN_IPV4_ADDRESS

@@ -12,6 +12,14 @@ const SOL_SOCKET = 1
 const SO_COOKIE = 57
 const SO_NETNS_COOKIE = 71
 
+/** Source: linux/in.h IPPROTO_TCP; linux/tcp.h TCP_INFO, whose first byte is `tcpi_state`. */
+const IPPROTO_TCP = 6
+const TCP_INFO = 11
+
+/** Source: net/tcp_states.h. In both the peer's address and port are taken by this very socket. */
+const TCP_ESTABLISHED = 1
+const TCP_CLOSE_WAIT = 8
+
 const AF_INET = 2
 const SOCK_DGRAM = 2
 const SOCK_CLOEXEC = 0o2000000
@@ -54,6 +62,26 @@ export function fdOfSocket(socket: Server | Socket): number {
   if (fd === undefined || fd < 0)
     throw new AgentError('SOCKET_HAS_NO_FD', 'Cannot find the descriptor: not an open socket')
   return fd
+}
+
+/**
+ * Tells whether an accepted TCP socket still is the other end of its peer: established, or half closed by the peer.
+ *
+ * The race it closes: what a connection is known by, the peer's address and port, belongs to it only as long as it lives.
+ * Between accept and the moment something is looked up by that name, a reset may end it and another process may connect
+ * from the same port. A socket that has ended never lives again, and while it lives nobody else can finish a handshake
+ * with the listener under that name. So look up first and ask then: `true` proves that what was found is about this
+ * connection, and what is found before `false` is somebody else's, to be dropped. Asked before the lookup it proves nothing.
+ *
+ * @param fd of a socket that `accept(2)` gave and we have not shut down; see `fdOfSocket()`
+ * @returns `false` also when the kernel does not say: the guard then says no
+ * Source: tcp(7) TCP_INFO; kernel net/ipv4/tcp.c, `tcp_get_info()`.
+ */
+export function isConnected(fd: number): boolean {
+  const info = allocate(1)
+  if (sysGetsockopt(fd, IPPROTO_TCP, TCP_INFO, info) < 0) return false
+  const state = info.readUInt8(0)
+  return state === TCP_ESTABLISHED || state === TCP_CLOSE_WAIT
 }
 
 /** Opens an IPv4 datagram socket. Connecting it chooses a peer and runs cgroup hooks, but sends nothing. */

@@ -18,7 +18,7 @@ import type { KernelProbes, Probe } from '../../src/ebpf/probe.ts'
 import type { ConnectionRecord, PolicyEntry } from '../../src/ebpf/records.ts'
 import { monotonicNowNs } from '../../src/ebpf/records.ts'
 import { REAL_REDIRECTOR_ENV, type RedirectorEnv, startRedirector } from '../../src/ebpf/redirector.ts'
-import { fdOfSocket, findNetnsCookie } from '../../src/sys/socket.ts'
+import { fdOfSocket, findNetnsCookie, isConnected } from '../../src/sys/socket.ts'
 
 /** What the kernel is made to lack, besides where to attach. */
 export interface AgentSetup {
@@ -32,16 +32,26 @@ type Command =
   | { do: 'take'; address: string; port: number }
   | { do: 'connect'; address: string; port: number }
   | { do: 'child'; file: string; args: string[] }
+  | { do: 'accepted' | 'closeListener' }
   | { do: 'readPolicy' | 'counters' | 'features' | 'attached' | 'detach' | 'self' }
 
 const setup = JSON.parse(process.argv[2]!) as AgentSetup
 let taking = true
 const records = new WeakMap<Socket, Taken>()
+/** All connections since the last time somebody asked, in the order of accepting. */
+const accepted: Accepted[] = []
 
 interface Taken {
   readonly record: ConnectionRecord | undefined
   readonly ageNs: bigint | undefined
   readonly peer: string
+}
+
+interface Accepted {
+  readonly peerPort: number | undefined
+  /** Whether it was, after its record was taken. */
+  readonly connected: boolean
+  readonly record: ConnectionRecord | undefined
 }
 
 const server = createServer((request, response) => {
@@ -52,8 +62,10 @@ await once(server, 'listening')
 
 const redirector = start()
 server.on('connection', (socket) => {
-  const { remoteAddress = '', remotePort = 0 } = socket
-  const record = taking ? redirector.takeRecord(remoteAddress, remotePort) : undefined
+  // Without a peer it ended in the queue, and there is nothing to look up.
+  const { remoteAddress = '', remotePort } = socket
+  const record = taking && remotePort !== undefined ? redirector.takeRecord(remoteAddress, remotePort) : undefined
+  accepted.push({ peerPort: remotePort, connected: isConnected(fdOfSocket(socket)), record })
   const ageNs = record && monotonicNowNs() - record.recordedAtNs
   records.set(socket, { record, ageNs, peer: remoteAddress })
 })
@@ -104,6 +116,10 @@ async function obey(command: Command): Promise<unknown> {
       return taking
     case 'take':
       return redirector.takeRecord(command.address, command.port)
+    case 'accepted':
+      return accepted.splice(0)
+    case 'closeListener':
+      return void server.close()
     case 'connect':
       return JSON.parse(await fetchText(command.address, command.port))
     case 'child':

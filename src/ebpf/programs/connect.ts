@@ -7,16 +7,20 @@
  *
  * Verdict, for a TCP connect to `destination` from network namespace `netns`:
  *
+ *     if destination is not IPv4                   forget, proceed
  *     if netns has no listener                     proceed  (notServed, if the destination is guarded)
  *     if destination is that listener              remember "direct", proceed
- *     if destination is not guarded                proceed
- *     if the caller is the agent                   proceed  (skippedSelf)
+ *     if destination is not guarded                forget, proceed
+ *     if the caller is the agent                   forget, proceed  (skippedSelf)
  *     remember the caller with the socket          or refuse: the listener would turn an unknown caller away anyway,
  *                                                  and a record left under the same tuple by another must not serve it
  *     rewrite the destination to the listener      proceed  (redirected)
  *
  * A direct connection is remembered because the source port is not chosen yet: sockops, which sees it, then clears
  * what may be filed under it. An agent that dials its own listener counts as direct, too.
+ *
+ * To forget is to delete what an earlier connect of this socket left, one that failed before it was filed (pendingStale).
+ * So what stands with a socket is about the connect in progress: nobody else tells when one has failed.
  */
 
 import { mov64 } from '../asm/alu.ts'
@@ -46,7 +50,7 @@ const LISTENER_PORT = STACK.record + RECORD.listenerPort
  * Ledger: r6 = ctx, to the end · r7 = policy entry or NULL, until the caller is described · r8 = address, then scratch
  *
  * @param addressAt offset in the context of the word that holds the IPv4 destination, for reading and for rewriting
- * @param guard lines that jump to `pass` unless the destination is IPv4; r6 = ctx, may clobber r7
+ * @param guard lines that jump to `forget` unless the destination is IPv4; r6 = ctx, may clobber r7
  */
 export function connectProgram(options: ProgramOptions, addressAt: number, guard: readonly Line[]): Line[] {
   return [
@@ -83,6 +87,11 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
 
     label('self'),
     ...count('skippedSelf'),
+
+    label('forget'),
+    ...(options.pendingStore === 'storage' ? forgetInSocket() : forgetByCookie()),
+    jumpNe64(R0, 0, 'pass'), // if (nothing was there) pass
+    ...count('pendingStale'),
 
     label('pass'),
     mov64(R0, PROCEED),
@@ -134,7 +143,7 @@ function zeroCallerPart(options: ProgramOptions): Line[] {
   ]
 }
 
-/** `if (destination == listener) { record.flags = direct; goto remember; } if (!entry) goto pass` */
+/** `if (destination == listener) { record.flags = direct; goto remember; } if (!entry) goto forget` */
 function isDirect(): Line[] {
   return [
     load(R1, FP, DESTINATION, Word),
@@ -146,7 +155,7 @@ function isDirect(): Line[] {
     store(FP, FLAGS, FLAG_DIRECT, Half), // record.flags = direct
     jump('remember'),
     label('not the listener'),
-    jumpEq64(R7, 0, 'pass'), // if (!policy entry) pass
+    jumpEq64(R7, 0, 'forget'), // if (!policy entry) forget
   ]
 }
 
@@ -180,6 +189,28 @@ function rememberByCookie(): Line[] {
     mov64(R4, 0), // flags = ANY
     call('map_update_elem'),
     jumpNe64(R0, 0, 'refuse'),
+  ]
+}
+
+/** `r0 = sk_storage_delete(pending, ctx->sk)` */
+function forgetInSocket(): Line[] {
+  return [
+    load(R2, R6, SOCK_ADDR.sk, Double), // r2 = ctx->sk
+    jumpEq64(R2, 0, 'pass'),
+    loadMap(R1, 'pending'),
+    call('sk_storage_delete'),
+  ]
+}
+
+/** `r0 = pending.delete(cookie(ctx))` */
+function forgetByCookie(): Line[] {
+  return [
+    mov64(R1, R6),
+    call('get_socket_cookie'),
+    store(FP, STACK.cookie, R0, Double),
+    loadMap(R1, 'pending'),
+    ...stackAddress(R2, STACK.cookie),
+    call('map_delete_elem'),
   ]
 }
 

@@ -20,18 +20,18 @@ const MAPPED_WORD = 0xffff_0000
 export function connect6Program(options: ProgramOptions): ProgramSpec {
   return defineProgram(
     { name: 'apa_connect6', type: 'CGROUP_SOCK_ADDR', attachType: 'CGROUP_INET6_CONNECT' },
-    connectProgram(options, SOCK_ADDR.user_ip6_3, passUnlessMapped()),
+    connectProgram(options, SOCK_ADDR.user_ip6_3, forgetUnlessMapped()),
   )
 }
 
-/** `if (ctx->user_ip6 is not in ::ffff:0:0/96) goto pass` */
-function passUnlessMapped(): Line[] {
+/** `if (ctx->user_ip6 is not in ::ffff:0:0/96) goto forget` */
+function forgetUnlessMapped(): Line[] {
   return [
     load(R7, R6, SOCK_ADDR.user_ip6_0, Word),
-    jumpNe32(R7, 0, 'pass'),
+    jumpNe32(R7, 0, 'forget'),
     load(R7, R6, SOCK_ADDR.user_ip6_1, Word),
-    jumpNe32(R7, 0, 'pass'),
+    jumpNe32(R7, 0, 'forget'),
     load(R7, R6, SOCK_ADDR.user_ip6_2, Word),
-    jumpNe32(R7, MAPPED_WORD, 'pass'),
+    jumpNe32(R7, MAPPED_WORD, 'forget'),
   ]
 }

@@ -33,6 +33,9 @@ export const SOCK_OPS = {
 /** Before the SYN leaves: source address and port are chosen. Source: linux/bpf.h, BPF_SOCK_OPS_TCP_CONNECT_CB. */
 export const TCP_CONNECT_CB = 3
 
+/** A client's handshake: the SYN-ACK has come, the ACK has not left. Source: linux/bpf.h, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB. */
+export const ACTIVE_ESTABLISHED_CB = 4
+
 export const IPPROTO_TCP = 6
 export const IPPROTO_UDP = 17
 

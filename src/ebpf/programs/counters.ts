@@ -16,15 +16,15 @@ export const COUNTERS = [
   'notServed',
   /** connects refused with EPERM, because nothing could be remembered about the caller */
   'refused',
-  /** records filed for accept */
+  /** records filed for accept; less than `redirected` by the connects that failed */
   'recorded',
   /** records that could not be filed: the connection arrives unattributed */
   'recordLost',
   /** connections to the listener about which nothing was remembered: they arrive unattributed */
   'pendingLost',
-  /** remembered callers whose socket went elsewhere in the end: forgotten */
+  /** callers remembered for a connect that failed, or that went elsewhere in the end, forgotten when that showed */
   'pendingStale',
-  /** connections that callers made to the listener themselves: they arrive unattributed */
+  /** connections that callers made to the listener themselves, once established: they arrive unattributed */
   'direct',
 ] as const
 

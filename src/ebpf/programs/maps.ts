@@ -6,7 +6,7 @@
  * | policy      | agent               | destination            | u32 1     | connections to there are redirected |
  * | served      | agent               | network namespace      | listener  | there, to this listener; elsewhere nothing is touched |
  * | self        | agent               | tgid + start time      | u32 1     | the agent: never redirected |
- * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no source port |
+ * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no handshake |
  * | connections | sockops             | netns + source + port  | record    | what accept looks up |
  * | counters    | all                 | index                  | u64       | per CPU; see `COUNTERS` |
  */
@@ -35,7 +35,7 @@ export interface MapSpec {
 export type MapName = 'policy' | 'served' | 'self' | 'pending' | 'connections' | 'counters'
 
 /**
- * Connections between SYN and accept, for all users together. An LRU map keeps free lists per CPU and may evict long
+ * Connections between handshake and accept, for all users together. An LRU map keeps free lists per CPU and may evict long
  * before it is full, so it is far larger than any backlog.
  */
 const MAX_CONNECTIONS = 65_536

@@ -1,4 +1,4 @@
-# Connects from a chosen port, says so as soon as the first packet has left, and asks once it is connected.
+# Connects from a port (0: the kernel's choice), says so as soon as the first packet has left, and asks once it is connected.
 #   caller.py SOURCE_PORT ADDRESS PORT REQUEST
 # Prints 'dialling', then one line of JSON with the first line of the answer.
 import errno, json, select, socket, sys
@@ -6,8 +6,9 @@ import errno, json, select, socket, sys
 source_port, address, port, request = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4].encode()
 
 sock = socket.socket()
-sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-sock.bind(('', source_port))
+if source_port != 0:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(('', source_port))
 sock.setblocking(False)
 assert sock.connect_ex((address, port)) == errno.EINPROGRESS
 print('dialling', flush=True)

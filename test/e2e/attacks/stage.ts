@@ -1,0 +1,108 @@
+/**
+ * Puts the two halves of an attack in order: an attacker who leaves half of a connection in the queue of a listener that
+ * stands still, then a caller from the same port, and only then the listener goes on.
+ */
+
+import type { ChildProcessWithoutNullStreams } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { PYTHON } from '../../kernel/agent.ts'
+import type { Lab } from '../../kernel/lab.ts'
+
+/** An attacker who may do nothing. */
+export const NOBODY = { uid: 1000, gid: 1000 } as const
+
+export interface Attack {
+  readonly lab: Lab
+  /** Stops and continues the process that listens. */
+  readonly listener: { kill(signal: NodeJS.Signals): unknown }
+  readonly listenerPort: number
+  /** A script beside this file: what leaves the half behind. */
+  readonly script: 'orphan.py' | 'reset.py' | 'squat.py'
+  readonly sourcePort: number
+  /** Lies in the half that is left behind. */
+  readonly forged: string
+  /** Root's connection, from the same port. */
+  readonly caller: { readonly address: string; readonly port: number; readonly request: string }
+}
+
+export interface Outcome {
+  /** States of the listener's half and of root's, from /proc/net/tcp, when the listener went on. */
+  readonly left: TcpState | undefined
+  readonly dialling: TcpState | undefined
+  /** What root's client got: 0 and a status line, or an errno. */
+  readonly root: { readonly errno: number; readonly answer: string }
+}
+
+/** Source: kernel net/tcp_states.h. */
+const TCP_STATES = { '01': 'ESTABLISHED', '02': 'SYN_SENT', '08': 'CLOSE_WAIT' } as const
+type TcpState = (typeof TCP_STATES)[keyof typeof TCP_STATES]
+
+/** Carries the attack out. @throws Error when a client does not say what it should */
+export async function attack(options: Attack): Promise<Outcome> {
+  const { lab, listener, listenerPort, sourcePort, caller } = options
+  const isSquatted = options.script === 'squat.py'
+  const usualPorts = isSquatted ? await narrowPorts(lab, sourcePort) : undefined
+  let squatter: ChildProcessWithoutNullStreams | undefined
+  listener.kill('SIGSTOP')
+  try {
+    const args = ['-c', source(options.script), String(sourcePort), String(listenerPort), options.forged]
+    squatter = lab.spawn(PYTHON, args, NOBODY)
+    await nextLine(squatter)
+    if (!isSquatted) await once(squatter, 'close')
+
+    const target = [isSquatted ? '0' : String(sourcePort), caller.address, String(caller.port), caller.request]
+    const root = lab.spawn(PYTHON, ['-c', source('caller.py'), ...target])
+    const lines = createInterface({ input: root.stdout })[Symbol.asyncIterator]()
+    if ((await lines.next()).value !== 'dialling') throw new Error('root did not get to dial')
+    const table = (await lab.run('cat', ['/proc/net/tcp'])).stdout
+    listener.kill('SIGCONT')
+    const answer = await lines.next()
+    if (answer.done) throw new Error('root ended without a word')
+    return {
+      left: stateOf(table, listenerPort, sourcePort),
+      dialling: stateOf(table, sourcePort, listenerPort),
+      root: JSON.parse(answer.value) as Outcome['root'],
+    }
+  } finally {
+    listener.kill('SIGCONT')
+    squatter?.kill('SIGKILL')
+    if (usualPorts !== undefined) await setPorts(lab, usualPorts)
+  }
+}
+
+/** The file itself may lie where other users cannot read. */
+function source(script: string): string {
+  return readFileSync(join(import.meta.dirname, script), 'utf8')
+}
+
+async function nextLine(child: ChildProcessWithoutNullStreams): Promise<void> {
+  for await (const _ of createInterface({ input: child.stdout })) return
+  throw new Error('the attacker ended without a word')
+}
+
+/** Makes the kernel choose `port` whenever it chooses, in the namespace of the lab. Answers the range there was. */
+async function narrowPorts(lab: Lab, port: number): Promise<string> {
+  const { stdout } = await lab.run('cat', ['/proc/sys/net/ipv4/ip_local_port_range'])
+  await setPorts(lab, `${port} ${port}`)
+  return stdout.trim()
+}
+
+async function setPorts(lab: Lab, range: string): Promise<void> {
+  const command = `echo ${range} > /proc/sys/net/ipv4/ip_local_port_range`
+  const { code, stderr } = await lab.run('/bin/sh', ['-c', command])
+  if (code !== 0) throw new Error(`Cannot set the range of ports: ${stderr}`)
+}
+
+/** The state of the newest socket with these two ports; lines there are `sl local remote state …`, ports hexadecimal. */
+function stateOf(table: string, localPort: number, remotePort: number): TcpState | undefined {
+  const hex = (port: number) => `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  for (const line of table.split('\n')) {
+    const [, local = '', remote = '', state = ''] = line.trim().split(/\s+/)
+    if (!local.endsWith(hex(localPort)) || !remote.endsWith(hex(remotePort))) continue
+    return TCP_STATES[state as keyof typeof TCP_STATES]
+  }
+  return undefined
+}
