@@ -32,11 +32,14 @@ type Command =
   | { do: 'take'; address: string; port: number }
   | { do: 'connect'; address: string; port: number }
   | { do: 'child'; file: string; args: string[] }
+  | { do: 'stall'; ms: number }
   | { do: 'accepted' | 'closeListener' }
   | { do: 'readPolicy' | 'counters' | 'features' | 'attached' | 'detach' | 'self' }
 
 const setup = JSON.parse(process.argv[2]!) as AgentSetup
 let taking = true
+/** How long the next connection is left alone between asking for its peer and taking its record. */
+let stallMs = 0
 const records = new WeakMap<Socket, Taken>()
 /** All connections since the last time somebody asked, in the order of accepting. */
 const accepted: Accepted[] = []
@@ -64,6 +67,7 @@ const redirector = start()
 server.on('connection', (socket) => {
   // Without a peer it ended in the queue, and there is nothing to look up.
   const { remoteAddress = '', remotePort } = socket
+  stall()
   const record = taking && remotePort !== undefined ? redirector.takeRecord(remoteAddress, remotePort) : undefined
   accepted.push({ peerPort: remotePort, connected: isConnected(fdOfSocket(socket)), record })
   const ageNs = record && monotonicNowNs() - record.recordedAtNs
@@ -116,6 +120,9 @@ async function obey(command: Command): Promise<unknown> {
       return taking
     case 'take':
       return redirector.takeRecord(command.address, command.port)
+    case 'stall':
+      stallMs = command.ms
+      return stallMs
     case 'accepted':
       return accepted.splice(0)
     case 'closeListener':
@@ -137,6 +144,12 @@ async function obey(command: Command): Promise<unknown> {
     case 'self':
       return { pid: process.pid, pidNamespace: statSync('/proc/self/ns/pid').ino }
   }
+}
+
+/** Nothing else runs in this process meanwhile, as when it is not given a processor. */
+function stall(): void {
+  if (stallMs > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, stallMs)
+  stallMs = 0
 }
 
 function fetchText(host: string, port: number): Promise<string> {

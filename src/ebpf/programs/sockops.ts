@@ -35,7 +35,9 @@
  *   a machine where net.ipv4.tcp_fastopen enables it for all, such a connection finds nothing and is refused;
  * - with a simultaneous open, which no listener takes part in: it raises another operation, so nothing is filed.
  * It does not hold against a caller in no cgroup we are attached to, whose connects raise no operation here; at the root
- * of the hierarchy there is none.
+ * of the hierarchy there is none. And it has one gap, too narrow to aim at: a listener that answers with SYN cookies keeps
+ * no half for an unfinished handshake, so while a client is held up inside connect(2) with its SYN-ACK waiting, another
+ * that shares its port by way of a device could finish first.
  *
  * A record could be moved to the accepted socket's cookie at PASSIVE_ESTABLISHED_CB instead. That operation reaches us
  * only if the listener was opened inside the cgroup, so the way over the source port would have to stay beside it, and

@@ -1,7 +1,7 @@
 # Leaves half of a connection in the listener's queue, with a request in it, that ended by a reset.
-#   reset.py SOURCE_PORT LISTENER_PORT REQUEST
+#   reset.py SOURCE_PORT LISTENER_PORT REQUEST [SECONDS_BEFORE]
 # Prints one line of JSON when its own half is gone.
-import json, socket, struct, sys
+import json, socket, struct, sys, time
 
 source_port, listener_port, request = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()
 
@@ -10,6 +10,7 @@ half.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 half.bind(('127.0.0.1', source_port))
 half.connect(('127.0.0.1', listener_port))
 half.send(request)
+time.sleep(float(sys.argv[4]) if len(sys.argv) > 4 else 0)
 half.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
 half.close()
 print(json.dumps({'ended': True}), flush=True)

@@ -48,13 +48,13 @@ export async function attack(options: Attack): Promise<Outcome> {
   let squatter: ChildProcessWithoutNullStreams | undefined
   listener.kill('SIGSTOP')
   try {
-    const args = ['-c', source(options.script), String(sourcePort), String(listenerPort), options.forged]
+    const args = ['-c', sourceOf(options.script), String(sourcePort), String(listenerPort), options.forged]
     squatter = lab.spawn(PYTHON, args, NOBODY)
     await nextLine(squatter)
     if (!isSquatted) await once(squatter, 'close')
 
     const target = [isSquatted ? '0' : String(sourcePort), caller.address, String(caller.port), caller.request]
-    const root = lab.spawn(PYTHON, ['-c', source('caller.py'), ...target])
+    const root = lab.spawn(PYTHON, ['-c', sourceOf('caller.py'), ...target])
     const lines = createInterface({ input: root.stdout })[Symbol.asyncIterator]()
     if ((await lines.next()).value !== 'dialling') throw new Error('root did not get to dial')
     const table = (await lab.run('cat', ['/proc/net/tcp'])).stdout
@@ -73,8 +73,8 @@ export async function attack(options: Attack): Promise<Outcome> {
   }
 }
 
-/** The file itself may lie where other users cannot read. */
-function source(script: string): string {
+/** Reads a script, for `python3 -c`: the file itself may lie where other users cannot read. */
+export function sourceOf(script: string): string {
   return readFileSync(join(import.meta.dirname, script), 'utf8')
 }
 
