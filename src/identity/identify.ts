@@ -2,13 +2,15 @@
  * Turns a connection record into a `Caller`: the kernel's word, checked against the process that is there now.
  *
  * The record was made inside connect(2); we read /proc later. In between the process may have exited, its pid may have
- * been given away, or it may have become another program by exec. So the start time must be the recorded one and the
- * executable must be the recorded inode; otherwise the executable is unknown. uid and gid are the kernel's and stand.
+ * been given away, or it may have become another program by exec. So the start time must be the recorded one, the
+ * executable must be the recorded inode, and its path must be the host's (executable.ts); otherwise the executable is
+ * unknown. uid and gid are the kernel's and stand.
  */
 
 import { type ConnectionRecord, isSameStart } from '../ebpf/records.ts'
 import { type Caller, UNDEFINED_TEXT } from './caller.ts'
 import { renderCommandLine } from './command-line.ts'
+import { nameExecutable } from './executable.ts'
 import type { HostNamespaces, ProcessView, ProcReader } from './process.ts'
 import type { UserDirectory } from './users.ts'
 
@@ -90,37 +92,19 @@ function readExecutable(
   proc: ProcReader,
   namespaces: HostNamespaces,
 ): ProcessFacts {
-  const exe = view.executable()
   const commandLine = () => {
     const vector = view.commandLine()
     return vector === undefined ? UNDEFINED_TEXT : renderCommandLine(vector)
   }
-  if (exe === undefined)
-    return { exePath: undefined, commandLine: commandLine(), doubt: 'the executable cannot be read' }
-  if (exe.inode !== record.exeInode || exe.device !== BigInt(record.exeDevice)) {
-    return {
-      exePath: undefined,
-      commandLine: UNDEFINED_TEXT,
-      doubt: 'the process runs another program than when it connected',
-    }
+  const unknown = (doubt: string) => ({ exePath: undefined, commandLine: commandLine(), doubt })
+  const exe = view.executable()
+  if (exe === undefined) return unknown('the executable cannot be read')
+  const name = nameExecutable(exe, record, proc.host, namespaces)
+  if (name.kind === 'known') return { exePath: name.path, commandLine: commandLine(), doubt: undefined }
+  if (name.kind === 'unknown') return unknown(name.doubt)
+  return {
+    exePath: undefined,
+    commandLine: UNDEFINED_TEXT,
+    doubt: 'the process runs another program than when it connected',
   }
-  const path = exe.path.endsWith(DELETED) ? exe.path.slice(0, -DELETED.length) : exe.path
-  if (!isHostMount(record, namespaces) && !isHostFile(path, record, proc)) {
-    const doubt = `the executable '${path}' lies in another mount namespace and is not the host's file of that name`
-    return { exePath: undefined, commandLine: commandLine(), doubt }
-  }
-  return { exePath: path, commandLine: commandLine(), doubt: undefined }
-}
-
-/** The kernel's mark of a replaced or removed file. The inode was verified, so the name in front of it was its name. */
-const DELETED = ' (deleted)'
-
-/** In these namespaces only root decides what stands at a path. */
-function isHostMount({ mountNamespace }: ConnectionRecord, { hostMount, ownMount }: HostNamespaces): boolean {
-  return mountNamespace !== 0 && (mountNamespace === hostMount || mountNamespace === ownMount)
-}
-
-/** A sandboxed service sees the host's files in a mount namespace of its own: the very file proves itself. */
-function isHostFile(path: string, record: ConnectionRecord, proc: ProcReader): boolean {
-  return proc.hostFiles(path).some((file) => file.inode === record.exeInode && file.device === BigInt(record.exeDevice))
 }

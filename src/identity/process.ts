@@ -6,17 +6,24 @@
  * Source: proc(5), proc_pid_stat(5).
  */
 
-import { closeSync, constants, fstatSync, openSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs'
+import { closeSync, constants, openSync, readlinkSync } from 'node:fs'
+import {
+  attempt,
+  type DescriptorFacts,
+  type FileStat,
+  O_PATH,
+  readDescriptor,
+  readStart,
+  statFile,
+} from './descriptor.ts'
+import { type HostFiles, hostFiles } from './host-files.ts'
 
-/** What tells a file from all others: `device` and `inode` as stat(2) gives them. */
-export interface FileId {
-  readonly inode: bigint
-  readonly device: bigint
-}
-
-/** The executable of a process. */
-export interface Executable extends FileId {
-  readonly path: string
+/** The executable of a process, held until the view is disposed: all is about one file, whatever the process does. */
+export interface Executable extends DescriptorFacts {
+  /** Its path as the kernel spells it now: in the mount namespace it was started in, perhaps marked as deleted. */
+  path(): string | undefined
+  /** Asks the file system, which may wait for a server or for a user's program: only if it is known to be local. */
+  stat(): FileStat | undefined
 }
 
 /** An open view of one process. Every read gives `undefined` when the process is gone or may not be read. */
@@ -31,8 +38,7 @@ export interface ProcessView extends Disposable {
 export interface ProcReader {
   /** @returns `undefined` when there is no such process. The view must be disposed. */
   open(pid: number): ProcessView | undefined
-  /** The host's own files of the name `path`: as process 1 sees it, and as the agent does. */
-  hostFiles(path: string): FileId[]
+  readonly host: HostFiles
 }
 
 /** Namespaces by their inode numbers; 0 when unreadable, which equals none. */
@@ -43,11 +49,11 @@ export interface HostNamespaces {
   readonly ownPid: number
 }
 
-/** Opens a file without reading it: enough to learn what it is. Source: open(2), O_PATH. */
-const O_PATH = 0o10000000
-
 /** A caller may have megabytes of arguments, and would have us read them for each connection. */
 const MAX_COMMAND_LINE_BYTES = 8192
+
+/** 52 numbers of at most 21 characters and a name of at most 64: field 22 is within. */
+const MAX_STAT_BYTES = 2048
 
 /** Reads /proc of the running kernel. */
 export const procReader: ProcReader = {
@@ -60,28 +66,29 @@ export const procReader: ProcReader = {
       return undefined
     }
     const base = `/proc/self/fd/${fd}`
+    const held = [fd]
     return {
-      startTicks: () => attempt(() => parseStartTicks(readFileSync(`${base}/stat`, 'latin1'))),
+      startTicks: () => attempt(() => parseStartTicks(readStart(`${base}/stat`, MAX_STAT_BYTES).toString('latin1'))),
       executable: () =>
         attempt(() => {
-          // One descriptor for path and inode: two reads of the link could see two programs, one exec apart.
+          // One descriptor for all that is asked: two looks at the link could see two programs, one exec apart.
           const exe = openSync(`${base}/exe`, O_PATH)
-          try {
-            const { ino, dev } = fstatSync(exe, { bigint: true })
-            return { path: readlinkSync(`/proc/self/fd/${exe}`), inode: ino, device: dev }
-          } finally {
-            closeSync(exe)
+          held.push(exe)
+          // Once closed, the number may be that of any file.
+          const whileHeld = <T>(read: () => T) => (held.includes(exe) ? attempt(read) : undefined)
+          return {
+            ...readDescriptor(exe),
+            path: () => whileHeld(() => readlinkSync(`/proc/self/fd/${exe}`)),
+            stat: () => whileHeld(() => statFile(exe)),
           }
         }),
       commandLine: () => attempt(() => readStart(`${base}/cmdline`, MAX_COMMAND_LINE_BYTES)),
-      [Symbol.dispose]: () => closeSync(fd),
+      [Symbol.dispose]: () => {
+        for (const descriptor of held.splice(0)) closeSync(descriptor)
+      },
     }
   },
-  hostFiles: (path) =>
-    [`/proc/1/root${path}`, path].flatMap((name) => {
-      const stat = attempt(() => statSync(name, { bigint: true }))
-      return stat === undefined ? [] : [{ inode: stat.ino, device: stat.dev }]
-    }),
+  host: hostFiles,
 }
 
 /** Reads the namespaces that decide what a path and a pid mean here. None changes while we live. */
@@ -108,27 +115,4 @@ export function parseStartTicks(stat: string): bigint | undefined {
 export function parseNamespace(link: string): number | undefined {
   const match = /^\w+:\[(\d+)\]$/.exec(link)
   return match === null ? undefined : Number(match[1])
-}
-
-/** Reads at most `maxBytes` from the start of a file. */
-function readStart(path: string, maxBytes: number): Buffer {
-  const fd = openSync(path, constants.O_RDONLY)
-  try {
-    const bytes = Buffer.alloc(maxBytes)
-    let length = 0
-    for (let read = -1; read !== 0 && length < maxBytes; length += read) {
-      read = readSync(fd, bytes, length, maxBytes - length, null)
-    }
-    return bytes.subarray(0, length)
-  } finally {
-    closeSync(fd)
-  }
-}
-
-function attempt<T>(read: () => T): T | undefined {
-  try {
-    return read()
-  } catch {
-    return undefined
-  }
 }

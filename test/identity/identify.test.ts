@@ -5,7 +5,7 @@ import type { Caller } from '../../src/identity/caller.ts'
 import { claimsJson } from '../../src/identity/caller.ts'
 import { type IdentityOptions, identify } from '../../src/identity/identify.ts'
 import type { ProcReader } from '../../src/identity/process.ts'
-import { CONTAINER_MOUNT, CURL, CURL_FILE, fakeProc, NAMESPACES, RECORD, START_TICKS, USERS } from './make.ts'
+import { CURL_FILE, FOREIGN_MOUNT, fakeExecutable, fakeProc, NAMESPACES, RECORD, START_TICKS, USERS } from './make.ts'
 
 const PEER = { address: '127.0.0.1', port: 40112 }
 
@@ -70,16 +70,7 @@ const DOUBTS: readonly {
   },
   {
     situation: 'the process became another program by exec',
-    proc: fakeProc({ executable: () => ({ path: '/usr/bin/waagent', inode: 78n, device: CURL_FILE.device }) }),
-    expected: {
-      ...UNKNOWN_EXE,
-      commandLine: 'undefined',
-      doubt: 'the process runs another program than when it connected',
-    },
-  },
-  {
-    situation: 'the process became a file of the same inode number on another file system',
-    proc: fakeProc({ executable: () => ({ ...CURL, device: 0xfe02n }) }),
+    proc: fakeProc({ executable: () => fakeExecutable({ path: '/usr/bin/waagent', inode: 78n }) }),
     expected: {
       ...UNKNOWN_EXE,
       commandLine: 'undefined',
@@ -111,55 +102,14 @@ const DOUBTS: readonly {
     },
   },
   {
-    situation: 'a container has a file of its own at a path of the host',
-    record: { mountNamespace: CONTAINER_MOUNT },
-    proc: fakeProc({}, { '/usr/bin/curl': [{ inode: 99n, device: CURL_FILE.device }] }),
+    situation: 'the executable was not started from a mount of the host',
+    proc: fakeProc(
+      { executable: () => fakeExecutable({ mountId: FOREIGN_MOUNT }) },
+      { files: { host: { '/usr/bin/curl': { ...CURL_FILE, inode: 99n } }, agent: {} } },
+    ),
     expected: {
       ...UNKNOWN_EXE,
-      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
-    },
-  },
-  {
-    situation: 'a container has a file at a path that the host does not have',
-    record: { mountNamespace: CONTAINER_MOUNT },
-    proc: fakeProc({}, {}),
-    expected: {
-      ...UNKNOWN_EXE,
-      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
-    },
-  },
-  {
-    situation: "the mount namespace could not be recorded and the file is not the host's",
-    record: { mountNamespace: 0 },
-    proc: fakeProc({}, {}),
-    expected: {
-      ...UNKNOWN_EXE,
-      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
-    },
-  },
-  {
-    situation: 'nothing: a sandboxed service runs the very file of the host',
-    record: { mountNamespace: CONTAINER_MOUNT },
-    expected: {},
-  },
-  {
-    situation: "nothing: the agent's own mount namespace is another one than the host's",
-    record: { mountNamespace: NAMESPACES.ownMount },
-    proc: fakeProc({}, {}),
-    expected: {},
-  },
-  {
-    situation: 'nothing: the file was replaced while the process runs',
-    proc: fakeProc({ executable: () => ({ ...CURL, path: '/usr/bin/curl (deleted)' }) }),
-    expected: {},
-  },
-  {
-    situation: "a container runs a deleted file that was never the host's",
-    record: { mountNamespace: CONTAINER_MOUNT },
-    proc: fakeProc({ executable: () => ({ ...CURL, path: '/usr/bin/curl (deleted)' }) }, {}),
-    expected: {
-      ...UNKNOWN_EXE,
-      doubt: "the executable '/usr/bin/curl' lies in another mount namespace and is not the host's file of that name",
+      doubt: "the executable '/usr/bin/curl' was not started from a mount of the host and is not proven to be its file",
     },
   },
   {
@@ -205,9 +155,17 @@ for (const [situation, record, [allowed, refused]] of ELEVATION) {
 test('identify() does not take an unreadable pid namespace of its own for an unrecorded one', async () => {
   const namespaces = { hostMount: 0, ownMount: 0, ownPid: 0 }
   const record = { uid: 0, pidNamespace: 0, mountNamespace: 0 }
-  const caller = await ask(record, fakeProc({}, {}), { containerRootIsElevated: false }, namespaces)
+  const caller = await ask(record, fakeProc(), { containerRootIsElevated: false }, namespaces)
   assert.equal(caller.elevated, false)
-  assert.equal(caller.exePath, undefined)
+})
+
+test('identify() looks at no mount when the process is not the recorded one', async () => {
+  const late = fakeProc({ startTicks: () => START_TICKS + 1n })
+  await ask({}, late)
+  assert.deepEqual(late.asked, ['open 4711'])
+  const other = fakeProc({ executable: () => fakeExecutable({ inode: 78n }) })
+  await ask({}, other)
+  assert.deepEqual(other.asked, ['open 4711'])
 })
 
 test('identify() reads the process before it waits for names', async () => {
@@ -215,7 +173,7 @@ test('identify() reads the process before it waits for names', async () => {
   const { promise, resolve } = Promise.withResolvers<{ userName: string; groups: string[] }>()
   const env = { proc, users: { lookUp: () => promise }, namespaces: NAMESPACES }
   const caller = identify(RECORD, PEER, env, { containerRootIsElevated: true })
-  assert.deepEqual(proc.asked, ['open 4711'])
+  assert.deepEqual(proc.asked, ['open 4711', 'mounts of host'])
   assert.equal(proc.openViews(), 0, 'a view is still open')
   resolve({ userName: 'alice', groups: [] })
   assert.equal((await caller).userName, 'alice')

@@ -1,8 +1,11 @@
 /** Connection records, processes and users as tests of identity want them. */
 
-import { type ConnectionRecord, startTicks } from '../../src/ebpf/records.ts'
-import type { FileId, HostNamespaces, ProcessView, ProcReader } from '../../src/identity/process.ts'
+import { type ConnectionRecord, kernelDevice, startTicks } from '../../src/ebpf/records.ts'
+import type { FileStat } from '../../src/identity/descriptor.ts'
+import type { HostFiles, Viewpoint } from '../../src/identity/host-files.ts'
+import type { Executable, HostNamespaces, ProcessView, ProcReader } from '../../src/identity/process.ts'
 import type { UserDirectory } from '../../src/identity/users.ts'
+import type { Mount } from '../../src/sys/mountinfo.ts'
 
 export const HOST_MOUNT = 4026531841
 export const CONTAINER_MOUNT = 4026532500
@@ -31,12 +34,76 @@ export const RECORD: ConnectionRecord = {
 }
 
 export const START_TICKS = startTicks(RECORD.startTimeNs)
-export const CURL_FILE: FileId = { inode: 77n, device: 0xfe01n }
-export const CURL = { path: '/usr/bin/curl', ...CURL_FILE }
+export const CURL_FILE: FileStat = { inode: 77n, device: 0xfe01n, links: 1n }
+
+/** The number of no mount that process 1 or the agent has. */
+export const FOREIGN_MOUNT = 900
+
+/** A mount of the whole of the system's disk, on `/` and of the number 27 unless `set` says otherwise. */
+export function mount(set: Partial<Mount> = {}): Mount {
+  return { id: 27, kernelDevice: kernelDevice(0xfe01), root: '/', mountPoint: '/', fileSystem: 'ext4', ...set }
+}
+
+/** /proc and the disk, as process 1 has them; the agent has its own mounts of the same. */
+export const HOST_MOUNTS: readonly Mount[] = [
+  mount({ id: 22, kernelDevice: 21, mountPoint: '/proc', fileSystem: 'proc' }),
+  mount(),
+]
+export const AGENT_MOUNTS: readonly Mount[] = HOST_MOUNTS.map((each) => ({ ...each, id: each.id + 100 }))
+
+export interface FakeExecutable {
+  readonly path: string | undefined
+  readonly mountId: number
+  /** What the kernel tells; `undefined`: an old one. */
+  readonly inode: bigint | undefined
+  /** What the file system tells; `never`: it must not be asked. */
+  readonly stat: FileStat | undefined | 'never'
+}
+
+/** curl as started from the host's disk, unless `set` says otherwise. */
+export function fakeExecutable(set: Partial<FakeExecutable> = {}): Executable {
+  const { path, mountId, inode, stat } = {
+    path: '/usr/bin/curl',
+    mountId: 27,
+    inode: CURL_FILE.inode,
+    stat: CURL_FILE,
+    ...set,
+  }
+  return { mountId, inode, path: () => path, stat: () => answer(stat) }
+}
+
+function answer<T>(stat: T | 'never'): T {
+  if (stat === 'never') throw new Error('a file system was asked that can keep us waiting')
+  return stat
+}
+
+export interface FakeHost {
+  readonly mounts?: Readonly<Record<Viewpoint, readonly Mount[]>>
+  /** By path; `never`: must not be asked for. */
+  readonly files?: Readonly<Record<Viewpoint, Readonly<Record<string, FileStat>>>> | 'never'
+  /** The mount that is on the way to every file. */
+  readonly way?: number
+}
+
+/** A host whose disk holds curl. */
+export function fakeHost(set: FakeHost = {}, asked: string[] = []): HostFiles {
+  const { mounts = { host: HOST_MOUNTS, agent: AGENT_MOUNTS }, way } = set
+  const { files = { host: { '/usr/bin/curl': CURL_FILE }, agent: {} } } = set
+  return {
+    mounts: (viewpoint) => {
+      asked.push(`mounts of ${viewpoint}`)
+      return mounts[viewpoint]
+    },
+    fileAt(viewpoint, path, isSafe) {
+      asked.push(`${path} of ${viewpoint}`)
+      const found = answer(files)[viewpoint]
+      return isSafe(way ?? (viewpoint === 'host' ? 27 : 127)) ? found[path] : undefined
+    },
+  }
+}
 
 export interface FakeProc extends ProcReader {
   /** Views that were opened and not disposed. */
-  open(pid: number): ProcessView | undefined
   readonly openViews: () => number
   readonly asked: string[]
 }
@@ -44,30 +111,27 @@ export interface FakeProc extends ProcReader {
 /** A /proc with one process, 4711, which is alice's curl unless `set` says otherwise. */
 export function fakeProc(
   set: Partial<Pick<ProcessView, 'startTicks' | 'executable' | 'commandLine'>> = {},
-  hostFiles: Readonly<Record<string, readonly FileId[]>> = { '/usr/bin/curl': [CURL_FILE] },
+  host: FakeHost = {},
 ): FakeProc {
   let openViews = 0
   const asked: string[] = []
   return {
     asked,
     openViews: () => openViews,
+    host: fakeHost(host, asked),
     open(pid) {
       asked.push(`open ${pid}`)
       if (pid !== RECORD.pid) return undefined
       openViews++
       return {
         startTicks: () => START_TICKS,
-        executable: () => CURL,
+        executable: () => fakeExecutable(),
         commandLine: () => Buffer.from('curl\0-s\0http://169.254.169.254/\0'),
         ...set,
         [Symbol.dispose]: () => {
           openViews--
         },
       }
-    },
-    hostFiles(path) {
-      asked.push(`host ${path}`)
-      return [...(hostFiles[path] ?? [])]
     },
   }
 }

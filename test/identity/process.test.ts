@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import {
+  type Executable,
   type ProcessView,
   parseNamespace,
   parseStartTicks,
@@ -41,7 +42,10 @@ test('open() sees start, executable and arguments of a process', async (t) => {
   const child = await start(t, SLEEP, ['60'], 'an argument zero')
   using view = open(child.pid)
   const stat = statSync(SLEEP, { bigint: true })
-  assert.deepEqual(view.executable(), { path: SLEEP, inode: stat.ino, device: stat.dev })
+  const executable = view.executable()
+  assert.equal(executable?.path(), SLEEP)
+  assert.equal(executable?.inode, stat.ino)
+  assert.deepEqual(executable?.stat(), { inode: stat.ino, device: stat.dev, links: stat.nlink })
   assert.equal(view.commandLine()?.toString(), 'an argument zero\0' + '60\0')
   // Field 22 counted by hand: the name of this process has neither blanks nor parentheses.
   const fields = readFileSync(`/proc/${child.pid}/stat`, 'latin1').split(' ')
@@ -72,8 +76,8 @@ test('open() sees exec: the same start, another executable', async (t) => {
   waiting.stdin?.write('\n')
   while (view.commandLine()?.toString().startsWith('/bin/sh')) await delay(5)
   assert.equal(view.startTicks(), before.start)
-  assert.equal(before.executable?.path, realpathSync('/bin/sh'))
-  assert.equal(view.executable()?.path, SLEEP)
+  assert.equal(before.executable?.path(), realpathSync('/bin/sh'))
+  assert.equal(view.executable()?.path(), SLEEP)
   assert.notEqual(view.executable()?.inode, before.executable?.inode)
 })
 
@@ -84,8 +88,24 @@ test('open() sees a removed executable by its old name with a mark', async (t) =
   const { ino } = statSync(file, { bigint: true })
   rmSync(file)
   using view = open(child.pid)
-  assert.equal(view.executable()?.path, `${file} (deleted)`)
-  assert.equal(view.executable()?.inode, ino)
+  const executable = view.executable()
+  assert.equal(executable?.path(), `${file} (deleted)`)
+  assert.equal(executable?.inode, ino)
+  assert.equal(executable?.stat()?.links, 0n)
+})
+
+test('an executable is held until the view is disposed, whatever becomes of the process', async (t) => {
+  const child = await start(t, SLEEP, ['60'])
+  let executable: Executable | undefined
+  {
+    using view = open(child.pid)
+    executable = view.executable()
+    await end(child)
+    assert.equal(executable?.path(), SLEEP)
+    assert.equal(executable?.stat()?.inode, executable?.inode)
+  }
+  assert.equal(executable?.path(), undefined)
+  assert.equal(executable?.stat(), undefined)
 })
 
 test('open() sees nothing more through a view whose process has ended', async (t) => {
@@ -131,18 +151,10 @@ test('a view gives its descriptor back', async (t) => {
     using view = open(child.pid)
     view.startTicks()
     view.executable()
+    view.executable()
     view.commandLine()
   }
   assert.equal(openDescriptors(), before)
-})
-
-test('hostFiles() finds the files of a name, and none where there is none', () => {
-  const { ino, dev } = statSync(SLEEP, { bigint: true })
-  const found = procReader.hostFiles(SLEEP)
-  assert.ok(found.length >= 1)
-  for (const file of found) assert.deepEqual(file, { inode: ino, device: dev })
-  assert.deepEqual(procReader.hostFiles('/no/such/file'), [])
-  assert.deepEqual(procReader.hostFiles(`${SLEEP}/below-a-file`), [])
 })
 
 test('readHostNamespaces() reads our own, and 0 for what may not be read', () => {
