@@ -261,7 +261,8 @@ function buildStages(
     namespaces: readHostNamespaces(),
   }
   return {
-    attribute: (peer) => attribute(peer, redirection.current(), env, config, (message) => telling.log.error(message)),
+    attribute: (peer, socket) =>
+      attribute(peer, socket, redirection.current(), env, config, (message) => telling.log.error(message)),
     decide: rules.decide,
     isExemptUpload,
     httpDate: hostClock.httpDate,

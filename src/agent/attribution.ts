@@ -1,22 +1,26 @@
 /** Who made a connection: the kernel's record of it, identified. */
 
+import type { Socket } from 'node:net'
 import { describeError } from '../base/errors.ts'
 import { monotonicNowNs } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
 import { type IdentityEnv, type IdentityOptions, identify } from '../identity/identify.ts'
 import type { Attribution } from '../proxy/exchange.ts'
+import { fdOfSocket, isConnected } from '../sys/socket.ts'
 
 /** A record older than this belongs to a connection that never came. */
 const MAX_RECORD_AGE_NS = 30_000_000_000n
 
 /**
  * Takes the record of a connection just accepted and starts to find out who made it.
+ * The connection must still live when its record has been taken: then the record is its own, see `isConnected`.
  * @param redirector holds the records; `undefined` while none is attached
  * @param report receives what went wrong
  * @returns `undefined` when there is no record, or it cannot be had: the connection is nobody's
  */
 export function attribute(
   peer: { readonly address: string; readonly port: number },
+  socket: Socket,
   redirector: Redirector | undefined,
   env: IdentityEnv,
   options: IdentityOptions,
@@ -25,6 +29,7 @@ export function attribute(
   try {
     const record = redirector?.takeRecord(peer.address, peer.port)
     if (record === undefined || monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return undefined
+    if (!isConnected(fdOfSocket(socket))) return undefined
     return { destination: record.destination, caller: identify(record, peer, env, options) }
   } catch (error) {
     report(`Cannot take the record of a connection: ${describeError(error)}`)

@@ -115,7 +115,7 @@ export function createProxyServer(
       return
     }
     const peer = { address, port }
-    const attribution = stages.attribute(peer)
+    const attribution = stages.attribute(peer, socket)
     const connection = openConnection(id, peer, attribution)
     clients.set(socket, { connection, turns: createTurns(socket) })
     const doubt = attribution === undefined ? 'no record of a redirected connection' : undefined

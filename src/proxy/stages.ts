@@ -1,5 +1,6 @@
 /** The stages a request passes through that are not the proxy's own: they arrive as arguments. */
 
+import type { Socket } from 'node:net'
 import type { Endpoint } from '../base/endpoints.ts'
 import type { SignableRequest } from '../channel/sign.ts'
 import type { Caller } from '../identity/caller.ts'
@@ -10,7 +11,7 @@ import type { HostClient } from './host-client.ts'
 
 export interface ProxyStages {
   /** Takes the record of a connection just accepted. Must be called at once, before the first request is read. */
-  attribute(peer: { readonly address: string; readonly port: number }): Attribution | undefined
+  attribute(peer: { readonly address: string; readonly port: number }, socket: Socket): Attribution | undefined
   /** Decides with the rules current now. @throws when they cannot be had. */
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
   /** Tells whether the request is one of the two uploads that pass unsigned. */

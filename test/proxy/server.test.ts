@@ -353,9 +353,9 @@ describe('versions and connections', () => {
     const proxy = await start(t)
     const peers: string[] = []
     const attribute = proxy.stages.attribute
-    proxy.stages.attribute = (peer) => {
+    proxy.stages.attribute = (peer, socket) => {
       peers.push(peer.address)
-      return attribute(peer)
+      return attribute(peer, socket)
     }
     const reset = `import socket, struct
 for i in range(20):
@@ -363,7 +363,7 @@ for i in range(20):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     s.close()`
     // Synchronous: while it runs nobody accepts.
-    execFileSync('python3', ['-c', reset])
+    execFileSync('/usr/bin/python3', ['-c', reset])
     while (proxy.told.length < 20) await delay(5)
     assert.deepEqual([...new Set(proxy.told)], ['dismissed nobody: Closed a connection: its client had left already'])
     assert.deepEqual(peers, [])
@@ -372,9 +372,9 @@ for i in range(20):
     const proxy = await start(t)
     const peers: { address: string; port: number }[] = []
     const attribute = proxy.stages.attribute
-    proxy.stages.attribute = (peer) => {
+    proxy.stages.attribute = (peer, socket) => {
       peers.push({ ...peer })
-      return attribute(peer)
+      return attribute(peer, socket)
     }
     const client = proxy.connect({ localAddress: '127.0.0.2' })
     while (peers.length === 0) await delay(5)
@@ -388,8 +388,8 @@ for i in range(20):
     const proxy = await start(t)
     const { promise, resolve } = Promise.withResolvers<never>()
     const attribute = proxy.stages.attribute
-    proxy.stages.attribute = (peer) => {
-      const attribution = attribute(peer)
+    proxy.stages.attribute = (peer, socket) => {
+      const attribution = attribute(peer, socket)
       return attribution && { ...attribution, caller: promise.then(() => attribution.caller) }
     }
     const client = proxy.connect()
