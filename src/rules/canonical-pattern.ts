@@ -6,6 +6,7 @@ import type { CanonicalFailure } from './canonical-failure.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
 import type { CanonicalRequest } from './canonicalize.ts'
 import { canonicalPath, canonicalQueryText } from './canonicalize.ts'
+import { beginsWith } from './prefix.ts'
 
 /** A parameter of the request must have this name and one of these values. */
 export interface CanonicalParameter {
@@ -15,6 +16,8 @@ export interface CanonicalParameter {
 
 export interface CanonicalPattern {
   readonly segments: readonly string[]
+  /** The segments as one text, for comparing. */
+  readonly prefix: string
   readonly query: readonly CanonicalParameter[]
 }
 
@@ -36,27 +39,60 @@ export function compilePattern(
     if (typeof name !== 'string') return name
     const value = canonicalQueryText(rawValue)
     if (typeof value !== 'string') return value
-    if (name !== '') query.set(name, [...(query.get(name) ?? []), value])
+    if (name === '') continue
+    const values = query.get(name)
+    if (values === undefined) query.set(name, [value])
+    else values.push(value)
   }
-  return { segments: compiledPath.segments, query: [...query].map(([name, values]) => ({ name, values })) }
+  const { segments } = compiledPath
+  return { segments, prefix: joinSegments(segments), query: [...query].map(([name, values]) => ({ name, values })) }
 }
 
-/**
- * Tells whether a request lies below the pattern's segments and carries all its parameters. Case and spelling are settled
- * before. Plain loops: this runs for every privilege of every request.
- */
-export function matchesPattern(pattern: CanonicalPattern, request: CanonicalRequest): boolean {
-  const { segments } = request.path
-  if (pattern.segments.length > segments.length) return false
-  for (let index = 0; index < pattern.segments.length; index++) {
-    if (pattern.segments[index] !== segments[index]) return false
+/** One canonical request, compared with any number of patterns. Case and spelling are settled before. */
+export class CanonicalMatcher {
+  readonly #request: CanonicalRequest
+  readonly #path: string
+  #valueSets: Map<string, ReadonlySet<string>> | undefined
+
+  constructor(request: CanonicalRequest) {
+    this.#request = request
+    this.#path = joinSegments(request.path.segments)
   }
-  for (const parameter of pattern.query) {
-    if (!hasParameter(request, parameter)) return false
+
+  /** Tells whether the request lies below the pattern's segments and carries all its parameters. */
+  matches(pattern: CanonicalPattern): boolean {
+    if (!beginsWith(this.#path, pattern.prefix)) return false
+    for (const parameter of pattern.query) {
+      if (!this.#has(parameter)) return false
+    }
+    return true
   }
-  return true
+
+  #has({ name, values: wanted }: CanonicalParameter): boolean {
+    const values = this.#request.query.get(name)
+    if (values === undefined) return false
+    const set = values.length > FEW_VALUES ? this.#setOf(name, values) : undefined
+    for (const value of wanted) {
+      if (set === undefined ? values.includes(value) : set.has(value)) return true
+    }
+    return false
+  }
+
+  /** A request may repeat a name thousands of times and a document ask for thousands of values: never one times the other. */
+  #setOf(name: string, values: readonly string[]): ReadonlySet<string> {
+    this.#valueSets ??= new Map()
+    let set = this.#valueSets.get(name)
+    if (set === undefined) {
+      set = new Set(values)
+      this.#valueSets.set(name, set)
+    }
+    return set
+  }
 }
 
-function hasParameter(request: CanonicalRequest, { name, values }: CanonicalParameter): boolean {
-  return request.query.get(name)?.some((value) => values.includes(value)) ?? false
+const FEW_VALUES = 4
+
+/** Segments hold no slash, so one text that ends in a slash begins another exactly when the segments of one begin the other's. */
+function joinSegments(segments: readonly string[]): string {
+  return segments.length === 0 ? '/' : `/${segments.join('/')}/`
 }

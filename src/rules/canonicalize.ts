@@ -16,6 +16,7 @@ import { canonicalFailure, isCanonicalFailure } from './canonical-failure.ts'
 import type { Destination } from './destination.ts'
 import { classifyDestination } from './destination.ts'
 import { decodeStrict } from './percent.ts'
+import { formParts } from './query.ts'
 
 /** ASCII lower case, never empty, never `.` or `..`, without `/` and `;`. The root has no segments and no trailing slash. */
 export interface CanonicalPath {
@@ -48,8 +49,6 @@ export function canonicalizeParts(method: string, target: RequestTarget): Canoni
   if (isCanonicalFailure(destination)) return destination
   const path = canonicalPath(target.path)
   if (isCanonicalFailure(path)) return path
-  // A request line is ASCII (RFC 9112 section 3); what a server makes of other bytes is its secret, so they never match.
-  if (surveyCharacters(target.query) === 'non-ascii') return canonicalFailure('CANON_NON_ASCII')
   const query = canonicalQuery(target.query)
   if (isCanonicalFailure(query)) return query
   return { method, destination, path, query }
@@ -66,26 +65,32 @@ export function canonicalPath(raw: string): CanonicalPath | CanonicalFailure {
   return resolveSegments(decoded.toLowerCase())
 }
 
-/** Canonicalises a query string without its `?`. */
-export function canonicalQuery(raw: string): CanonicalQuery | CanonicalFailure {
+/** Canonicalises the query of a request, without its `?`. */
+function canonicalQuery(raw: string): CanonicalQuery | CanonicalFailure {
+  if (raw === '') return NO_QUERY
+  // A request line is ASCII (RFC 9112 section 3); what a server makes of other bytes is its secret, so they never match.
+  if (!IS_ASCII.test(raw)) return canonicalFailure('CANON_NON_ASCII')
+  const parts = formParts(raw)
+  if (isCanonicalFailure(parts)) return parts
   const query = new Map<string, string[]>()
-  if (raw === '') return query
-  for (const pair of raw.split('&')) {
-    if (pair === '') continue
-    const equals = pair.indexOf('=')
-    const name = canonicalQueryText(equals === -1 ? pair : pair.slice(0, equals))
-    if (typeof name !== 'string') return name
-    const value = canonicalQueryText(equals === -1 ? '' : pair.slice(equals + 1))
-    if (typeof value !== 'string') return value
-    if (name === '') continue
+  for (let at = 0; at < parts.length; at += 2) {
+    const name = parts[at]!
     const values = query.get(name)
-    if (values === undefined) query.set(name, [value])
-    else values.push(value)
+    if (values === undefined) query.set(name, [parts[at + 1]!])
+    else values.push(parts[at + 1]!)
   }
   return query
 }
 
-/** Canonicalises one name or value of a query: `+` is a space, then one percent-decoding, then ASCII lower case. */
+const NO_QUERY: CanonicalQuery = new Map()
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are ASCII as well
+const IS_ASCII = /^[\x00-\x7f]*$/
+
+/**
+ * Canonicalises one name or value of a rule, as `formParts` reads those of a request: `+` is a space, then one
+ * percent-decoding, then ASCII lower case.
+ */
 export function canonicalQueryText(raw: string): string | CanonicalFailure {
   const decoded = decodeStrict(raw.includes('+') ? raw.replaceAll('+', ' ') : raw)
   if (typeof decoded !== 'string') return decoded

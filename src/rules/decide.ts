@@ -18,14 +18,14 @@ import type { RequestLine, RequestTarget } from '../base/request-target.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
 import type { CanonicalCode } from './canonical-failure.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
-import { matchesPattern } from './canonical-pattern.ts'
+import { CanonicalMatcher } from './canonical-pattern.ts'
 import { canonicalizeParts } from './canonicalize.ts'
 import type { Divergence } from './divergence.ts'
 import { rawUri } from './divergence.ts'
 import { isExemptUpload } from './exempt-upload.ts'
+import { Holdings } from './holdings.ts'
 import { LegacyRequest } from './match.ts'
 import type { RuleCaller } from './selectors.ts'
-import { matchesIdentity } from './selectors.ts'
 import type { CompiledPrivilege, EndpointPolicy } from './snapshot.ts'
 
 /** `off` ignores the canonical matcher, `shadow` compares it, `enforce` lets it deny. */
@@ -105,10 +105,11 @@ function ruleSetOf(policy: EndpointPolicy | undefined): { ruleSetId?: string } {
 
 function askRules(policy: EndpointPolicy, caller: RuleCaller, request: RequestLine, mode: CanonicalMode): Verdict {
   const target = parseRequestTarget(request.target)
-  const legacy = askLegacy(policy, caller, target)
+  const holdings = new Holdings(policy, caller)
+  const legacy = askLegacy(policy, holdings, target)
   if (mode === 'off') return conclude(policy, 'legacy', legacy)
 
-  const canonical = askCanonical(policy, caller, request.method, target)
+  const canonical = askCanonical(policy, holdings, request.method, target)
   const canonicalDecides = mode === 'enforce' && legacy.allowed && !canonical.allowed
   const verdict = canonicalDecides ? conclude(policy, 'canonical', canonical) : conclude(policy, 'legacy', legacy)
   if (legacy.allowed === canonical.allowed) return { ...verdict, legacy, canonical }
@@ -124,17 +125,18 @@ function conclude(
   return { outcome, decidedBy, reason, ruleSetId: policy.id }
 }
 
-function askLegacy(policy: EndpointPolicy, caller: RuleCaller, target: RequestTarget): RulesVerdict {
+function askLegacy(policy: EndpointPolicy, holdings: Holdings, target: RequestTarget): RulesVerdict {
   if (policy.mode === 'disabled') return DISABLED
   const request = new LegacyRequest(target)
-  return weigh(policy, caller, (privilege) => request.matches(privilege.legacy))
+  return weigh(policy, holdings, (privilege) => request.matches(privilege.legacy))
 }
 
-function askCanonical(policy: EndpointPolicy, caller: RuleCaller, method: string, target: RequestTarget): RulesVerdict {
+function askCanonical(policy: EndpointPolicy, holdings: Holdings, method: string, target: RequestTarget): RulesVerdict {
   if (policy.mode === 'disabled') return DISABLED
   const request = canonicalizeParts(method, target)
   if (isCanonicalFailure(request)) return { allowed: false, reason: { kind: 'canonical-error', code: request.code } }
-  return weigh(policy, caller, ({ canonical }) => canonical !== undefined && matchesPattern(canonical, request))
+  const matcher = new CanonicalMatcher(request)
+  return weigh(policy, holdings, ({ canonical }) => canonical !== undefined && matcher.matches(canonical))
 }
 
 const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.freeze({ kind: 'mode-disabled' }) })
@@ -142,13 +144,13 @@ const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.fre
 /** One grant suffices; matching privileges without any deny; the default access is for what no privilege mentions. */
 function weigh(
   policy: EndpointPolicy,
-  caller: RuleCaller,
+  holdings: Holdings,
   matches: (privilege: CompiledPrivilege) => boolean,
 ): RulesVerdict {
   const matching: string[] = []
   for (const privilege of policy.privileges) {
     if (!matches(privilege)) continue
-    const grant = privilege.grants.find(({ identity }) => matchesIdentity(identity, caller))
+    const grant = holdings.findGrant(privilege)
     if (grant !== undefined) {
       const { role, identity } = grant
       return { allowed: true, reason: { kind: 'granted', privilege: privilege.name, role, identity: identity.name } }

@@ -4,6 +4,10 @@
  * Only the shape is checked here. What the words mean (an unknown mode, a role nobody defined) is decided when a document is
  * compiled, because the host's documents are applied as far as they make sense and never half-read.
  * Optional members may be absent or null, which is the same; unknown members are ignored.
+ *
+ * A document is also refused when it is out of proportion: it is compiled and asked on the thread that carries everybody's
+ * requests, so whoever can shape it must not be able to stop that thread. A refused document changes nothing: the rules of the
+ * last good one stay in force, since no document at all would open what they guard.
  */
 
 import * as v from 'valibot'
@@ -60,6 +64,21 @@ export interface RoleAssignment {
   readonly identities: readonly string[]
 }
 
+/**
+ * Most entries of one section, references of one role or assignment, and parameters of one privilege. The rules of a
+ * machine need tens.
+ */
+export const MAX_LIST_LENGTH = 2000
+
+/**
+ * Most references and query parameters in all lists of one item together. Compiling and deciding take work in proportion to
+ * them, and lists of the length above would still multiply to millions.
+ */
+export const MAX_REFERENCES = 10_000
+
+/** Longest name, id or mode, in UTF-16 code units: warnings and reasons repeat these, a role's name once for each reference. */
+export const MAX_NAME_LENGTH = 1024
+
 /** A document that is not what it should be. `path` leads to the culprit, for `JsonDocument.locate`. */
 export class RulesDocumentError extends AgentError {
   override name = 'RulesDocumentError'
@@ -76,7 +95,8 @@ export class RulesDocumentError extends AgentError {
  * Checks the `authorizationRules` object of a key status.
  * @param json a parsed JSON value that is present and not null
  * @param at where it stood in its document, for messages
- * @throws RulesDocumentError RULES_DOCUMENT naming the first member that has the wrong shape; never its value
+ * @throws RulesDocumentError RULES_DOCUMENT naming the first member that has the wrong shape, never its value; or the first
+ * that is beyond a limit, and the limit
  */
 export function parseAuthorizationRules(json: unknown, at: JsonPath = ['authorizationRules']): AuthorizationRules {
   return parse(authorizationRules, json, at)
@@ -111,9 +131,28 @@ function present<T extends object>(received: Received<T>): T {
 /** valibot's own object() also takes arrays, which matters where every member is optional. */
 const jsonObject = v.custom<Readonly<Record<string, unknown>>>(isJsonObject, 'object')
 
+const name = v.pipe(
+  v.string(),
+  v.maxLength(MAX_NAME_LENGTH, ({ input }) => tooMany(input.length, 'characters', MAX_NAME_LENGTH)),
+)
+
+/** The length is looked at before the entries are. */
+function listOf<Output>(entry: v.GenericSchema<unknown, Output>, what: 'entries' | 'references') {
+  return v.pipe(
+    v.custom<readonly unknown[]>(Array.isArray, 'array'),
+    v.maxLength(MAX_LIST_LENGTH, ({ input }) => tooMany(input.length, what, MAX_LIST_LENGTH)),
+    v.array(entry),
+  )
+}
+
+function tooMany(count: number, what: string, limit: number): string {
+  return `has ${count} ${what}, the limit is ${limit}`
+}
+
 /** valibot's own record() drops names such as `constructor`, and a dropped parameter is a widened privilege. */
 const queryParameters = v.pipe(
   jsonObject,
+  v.maxEntries(MAX_LIST_LENGTH, ({ input }) => tooMany(Object.keys(input).length, 'parameters', MAX_LIST_LENGTH)),
   v.rawTransform<Readonly<Record<string, unknown>>, Readonly<Record<string, string>>>(
     ({ dataset, addIssue, NEVER }) => {
       const input = dataset.value
@@ -136,16 +175,16 @@ const queryParameters = v.pipe(
 
 const privilege = v.pipe(
   jsonObject,
-  v.object({ name: v.string(), path: v.string(), queryParameters: v.nullish(queryParameters) }),
+  v.object({ name, path: v.string(), queryParameters: v.nullish(queryParameters) }),
   v.transform((received): Privilege => present<Privilege>(received)),
 )
 
-const role = v.pipe(jsonObject, v.object({ name: v.string(), privileges: v.array(v.string()) }))
+const role = v.pipe(jsonObject, v.object({ name, privileges: listOf(name, 'references') }))
 
 const identity = v.pipe(
   jsonObject,
   v.object({
-    name: v.string(),
+    name,
     userName: v.nullish(v.string()),
     groupName: v.nullish(v.string()),
     exePath: v.nullish(v.string()),
@@ -154,22 +193,26 @@ const identity = v.pipe(
   v.transform((received): Identity => present<Identity>(received)),
 )
 
-const roleAssignment = v.pipe(jsonObject, v.object({ role: v.string(), identities: v.array(v.string()) }))
+const roleAssignment = v.pipe(jsonObject, v.object({ role: name, identities: listOf(name, 'references') }))
 
 const accessControlRules = v.pipe(
   jsonObject,
   v.object({
-    privileges: v.nullish(v.array(privilege)),
-    roles: v.nullish(v.array(role)),
-    identities: v.nullish(v.array(identity)),
-    roleAssignments: v.nullish(v.array(roleAssignment)),
+    privileges: v.nullish(listOf(privilege, 'entries')),
+    roles: v.nullish(listOf(role, 'entries')),
+    identities: v.nullish(listOf(identity, 'entries')),
+    roleAssignments: v.nullish(listOf(roleAssignment, 'entries')),
   }),
   v.transform((received): AccessControlRules => present<AccessControlRules>(received)),
+  v.check(
+    (rules) => countReferences(rules) <= MAX_REFERENCES,
+    ({ input }) => tooMany(countReferences(input), 'references and query parameters', MAX_REFERENCES),
+  ),
 )
 
 const authorizationItem = v.pipe(
   jsonObject,
-  v.object({ defaultAccess: v.string(), mode: v.string(), id: v.string(), rules: v.nullish(accessControlRules) }),
+  v.object({ defaultAccess: name, mode: name, id: name, rules: v.nullish(accessControlRules) }),
   v.transform((received): AuthorizationItem => present<AuthorizationItem>(received)),
 )
 
@@ -191,8 +234,17 @@ function parse<Output>(schema: v.GenericSchema<unknown, Output>, json: unknown, 
   throw new RulesDocumentError([...at, ...steps], describeIssue(issue))
 }
 
-/** Types only: a value in the wrong place may be anything, a key included. */
+function countReferences({ privileges = [], roles = [], roleAssignments = [] }: AccessControlRules): number {
+  let count = 0
+  for (const { queryParameters } of privileges) count += Object.keys(queryParameters ?? {}).length
+  for (const { privileges } of roles) count += privileges.length
+  for (const { identities } of roleAssignments) count += identities.length
+  return count
+}
+
+/** Types and counts only: a value in the wrong place may be anything, a key included. */
 function describeIssue(issue: v.BaseIssue<unknown>): string {
+  if (issue.kind === 'validation') return issue.message
   if (issue.input === undefined) return 'a required member is missing'
   const expected = issue.kind === 'schema' && issue.type !== 'custom' ? issue.expected?.toLowerCase() : issue.message
   return `expected ${expected}, got ${jsonTypeOf(issue.input)}`

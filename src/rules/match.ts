@@ -7,6 +7,8 @@
 
 import type { RequestTarget } from '../base/request-target.ts'
 import { decodeLossy } from './percent.ts'
+import { beginsWith } from './prefix.ts'
+import { literalParts } from './query.ts'
 
 /** A privilege as this matcher reads it: all in Unicode lower case, nothing percent-decoded. */
 export interface LegacyPattern {
@@ -47,7 +49,7 @@ export class LegacyRequest {
 
   /** Tells whether the path starts with the pattern's and every parameter it names has the value it names. */
   matches(pattern: LegacyPattern): boolean {
-    if (!this.path.startsWith(pattern.path)) return false
+    if (!beginsWith(this.path, pattern.path)) return false
     if (pattern.query.length === 0) return true
     this.#parameters ??= firstValues([this.#query, this.#embeddedQuery])
     for (const [name, value] of pattern.query) {
@@ -61,13 +63,11 @@ export class LegacyRequest {
 function firstValues(queries: readonly string[]): ReadonlyMap<string, string> {
   const parameters = new Map<string, string>()
   for (const query of queries) {
-    for (const pair of query.split('&')) {
-      const equals = pair.indexOf('=')
-      const rawName = equals === -1 ? pair : pair.slice(0, equals)
-      if (rawName === '') continue
-      const name = decodeLossy(rawName).toLowerCase()
-      if (parameters.has(name)) continue
-      parameters.set(name, equals === -1 ? '' : decodeLossy(pair.slice(equals + 1)).toLowerCase())
+    if (query === '') continue
+    const parts = literalParts(query)
+    for (let at = 0; at < parts.length; at += 2) {
+      const name = parts[at]!.toLowerCase()
+      if (!parameters.has(name)) parameters.set(name, parts[at + 1]!.toLowerCase())
     }
   }
   return parameters

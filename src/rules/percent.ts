@@ -48,8 +48,8 @@ function decodeBytes(text: string): { bytes: Buffer; malformed: boolean } {
   return { bytes: bytes.subarray(0, end), malformed }
 }
 
-/** -1 for anything that is not a hexadecimal digit, the end of the text included. */
-function hexValue(byte: number | undefined): number {
+/** Reads one hexadecimal digit; -1 for anything that is not a hexadecimal digit, the end of the text included. */
+export function hexValue(byte: number | undefined): number {
   if (byte === undefined) return -1
   if (byte >= 0x30 && byte <= 0x39) return byte - 0x30
   const letter = byte | 0x20

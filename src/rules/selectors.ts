@@ -21,30 +21,63 @@ export interface RuleCaller {
 
 /** An identity, and what is known about it before any caller comes. */
 export interface CompiledIdentity extends Identity {
+  /** Its place among the identities of its policy, from 0. */
+  readonly index: number
   /** An empty selector identifies nobody; some agents write "unknown" that way on the other side of the comparison. */
   readonly matchesNobody: boolean
   /** `exePath` as `matchesIdentity` compares it. */
   readonly comparableExePath: string | undefined
 }
 
-/** Prepares an identity for many comparisons. */
-export function compileIdentity(identity: Identity): CompiledIdentity {
+/** Prepares an identity for many comparisons. `index` is its place among those of its policy. */
+export function compileIdentity(identity: Identity, index: number): CompiledIdentity {
   const { exePath } = identity
   return {
     ...identity,
+    index,
     matchesNobody: selectorsOf(identity).includes(''),
     comparableExePath: exePath === undefined ? undefined : comparablePath(exePath),
   }
 }
 
+/** A caller prepared for many comparisons: what takes work is worked out once, when the first identity asks for it. */
+export class ComparableCaller {
+  readonly caller: RuleCaller
+  #exePath: string | undefined
+  #groups: ReadonlySet<string> | undefined
+
+  constructor(caller: RuleCaller) {
+    this.caller = caller
+  }
+
+  /** Tells whether the caller runs this file; `comparable` is a path as `compileIdentity` writes it. */
+  runs(comparable: string): boolean {
+    const { exePath } = this.caller
+    if (exePath === undefined) return false
+    this.#exePath ??= comparablePath(exePath)
+    return this.#exePath === comparable
+  }
+
+  /** A caller may be in thousands of groups and a document name thousands; with a few, looking is quicker than indexing. */
+  isIn(groupName: string): boolean {
+    const { groups } = this.caller
+    if (groups.length <= FEW_GROUPS) return groups.includes(groupName)
+    this.#groups ??= new Set(groups)
+    return this.#groups.has(groupName)
+  }
+}
+
+const FEW_GROUPS = 16
+
 /** Tells whether every selector of the identity holds for the caller. Names are compared exactly: case and spelling count. */
-export function matchesIdentity(identity: CompiledIdentity, caller: RuleCaller): boolean {
+export function matchesIdentity(identity: CompiledIdentity, comparable: ComparableCaller): boolean {
+  const { caller } = comparable
   return (
     !identity.matchesNobody &&
     (identity.userName === undefined || identity.userName === caller.userName) &&
     (identity.processName === undefined || identity.processName === caller.processName) &&
-    (identity.comparableExePath === undefined || isSamePath(identity.comparableExePath, caller.exePath)) &&
-    (identity.groupName === undefined || caller.groups.includes(identity.groupName))
+    (identity.comparableExePath === undefined || comparable.runs(identity.comparableExePath)) &&
+    (identity.groupName === undefined || comparable.isIn(identity.groupName))
   )
 }
 
@@ -55,10 +88,6 @@ export function matchesEveryone(identity: Identity): boolean {
 
 function selectorsOf({ userName, groupName, exePath, processName }: Identity): (string | undefined)[] {
   return [userName, groupName, exePath, processName]
-}
-
-function isSamePath(comparable: string, path: string | undefined): boolean {
-  return path !== undefined && (path === comparable || comparablePath(path) === comparable)
 }
 
 /**

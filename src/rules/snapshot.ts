@@ -4,6 +4,9 @@
  * A document is applied as far as it makes sense, and where it does not, doubt falls on the side of denying: an unknown mode
  * enforces, a default access that is not `allow` denies, a privilege that nobody is assigned to still matches and so denies.
  * What looked odd is returned as warnings, for the caller to tell once.
+ *
+ * The result is as big as the document, never as big as privileges times identities: a privilege points to the roles that hold
+ * it, a role to those it is assigned to, and `holdings.ts` walks these pointers when a request comes.
  */
 
 import { createHash } from 'node:crypto'
@@ -18,6 +21,7 @@ import type {
   Identity,
   Privilege,
   Role,
+  RoleAssignment,
 } from './document.ts'
 import type { LegacyPattern } from './match.ts'
 import { compileLegacyPattern } from './match.ts'
@@ -42,6 +46,8 @@ export interface EndpointPolicy {
   readonly defaultAllowed: boolean
   /** In the order of the document; order never changes a decision. */
   readonly privileges: readonly CompiledPrivilege[]
+  /** Those that are assigned to somebody, in the order of their first grant. */
+  readonly roles: readonly CompiledRole[]
   /** All that are defined, assigned or not. */
   readonly identities: readonly CompiledIdentity[]
 }
@@ -51,14 +57,25 @@ export interface CompiledPrivilege {
   readonly legacy: LegacyPattern
   /** `undefined` when path or parameters have no canonical form: the canonical matcher then passes over the privilege. */
   readonly canonical: CanonicalPattern | undefined
-  /** Who holds it. Empty: it matches requests and grants nobody. */
+  /** Who brings it, in the order of their first grant. Empty: the privilege matches requests and grants nobody. */
+  readonly roles: readonly CompiledRole[]
+}
+
+/** A role that somebody is assigned to. All its privileges share it, and all assignments of the role add up in it. */
+export interface CompiledRole {
+  readonly name: string
+  /** Its place among the roles of its policy, from 0. */
+  readonly index: number
+  /** By ascending position, one for each identity, never empty. */
   readonly grants: readonly Grant[]
 }
 
-/** One identity and the role through which it came to hold a privilege: the first such role of the document. */
+/** One identity in one role. */
 export interface Grant {
   readonly role: string
   readonly identity: CompiledIdentity
+  /** Its place in the assignments of the document. Where several grants apply, the lowest is the one to report. */
+  readonly position: number
 }
 
 export type RuleWarningCode =
@@ -73,6 +90,7 @@ export type RuleWarningCode =
   | 'identity-without-selector'
   | 'identity-selector-empty'
   | 'privilege-not-canonical'
+  | 'warnings-omitted'
 
 /** Something in a document that its author would want to know. The message quotes names as the document has them. */
 export interface RuleWarning {
@@ -116,8 +134,7 @@ export function compileSnapshot(items: EndpointItems, epoch: number): Compiled<P
 
 /** Compiles the item of one endpoint; `endpoint` only names it in warnings. Never fails. */
 export function compileItem(item: AuthorizationItem, endpoint: EndpointName): Compiled<EndpointPolicy> {
-  const warnings: RuleWarning[] = []
-  const warn: Warn = (code, message) => warnings.push({ code, endpoint, message })
+  const { warnings, warn, warnOfOmitted } = collectWarnings(endpoint)
   const mode = resolveMode(item.mode)
   if (mode === undefined) warn('mode-unknown', `Mode '${item.mode}' is not known, the rules are enforced.`)
   const access = item.defaultAccess.toLowerCase()
@@ -125,15 +142,18 @@ export function compileItem(item: AuthorizationItem, endpoint: EndpointName): Co
     warn('default-access-unknown', `Default access '${item.defaultAccess}' is not known, it counts as deny.`)
   }
   const identities = compileIdentities(item.rules?.identities ?? [], warn)
+  const { privileges, roles } = compilePrivileges(item.rules ?? {}, identities, warn)
   const result: EndpointPolicy = {
     id: item.id,
     hash: hashItem(item),
     mode: mode ?? 'enforce',
     defaultAllowed: access === 'allow',
-    privileges: compilePrivileges(item.rules ?? {}, identities, warn),
+    privileges,
+    roles,
     identities: [...identities.values()],
   }
   if (item.rules !== undefined) warnOfMissingSections(item.rules, warn)
+  warnOfOmitted()
   return { result: deepFreeze(result), warnings }
 }
 
@@ -152,7 +172,26 @@ export function hashItem(item: AuthorizationItem): string {
   return createHash('sha256').update(JSON.stringify(item, sortMembers)).digest('hex')
 }
 
+/** Most warnings of one item. Each becomes a line in a log, and a document can be made of nothing but faults. */
+const MAX_WARNINGS = 100
+
 type Warn = (code: RuleWarningCode, message: string) => void
+
+function collectWarnings(endpoint: EndpointName): { warnings: RuleWarning[]; warn: Warn; warnOfOmitted(): void } {
+  const warnings: RuleWarning[] = []
+  let omitted = 0
+  return {
+    warnings,
+    warn(code, message) {
+      if (warnings.length < MAX_WARNINGS) warnings.push({ code, endpoint, message })
+      else omitted += 1
+    },
+    warnOfOmitted() {
+      if (omitted === 0) return
+      warnings.push({ code: 'warnings-omitted', endpoint, message: `The rules give ${omitted} more warnings.` })
+    },
+  }
+}
 
 /** A replacer for JSON.stringify. The copies have no prototype, so that every member name stays a member. */
 function sortMembers(_key: string, value: unknown): unknown {
@@ -166,7 +205,7 @@ function compileIdentities(identities: readonly Identity[], warn: Warn): Map<str
   const compiled = new Map<string, CompiledIdentity>()
   for (const identity of lastByName(identities, 'identity', warn).values()) {
     const { name } = identity
-    const prepared = compileIdentity(identity)
+    const prepared = compileIdentity(identity, compiled.size)
     compiled.set(name, prepared)
     if (prepared.matchesNobody)
       warn('identity-selector-empty', `Identity '${name}' has an empty selector, it matches nobody.`)
@@ -180,57 +219,69 @@ function compilePrivileges(
   rules: AccessControlRules,
   identities: ReadonlyMap<string, CompiledIdentity>,
   warn: Warn,
-): CompiledPrivilege[] {
+): Pick<EndpointPolicy, 'privileges' | 'roles'> {
   const privileges = lastByName(rules.privileges ?? [], 'privilege', warn)
-  const roles = lastByName(rules.roles ?? [], 'role', warn)
-  warnOfUndefinedPrivileges(roles, privileges, warn)
-  const grants = assign(rules, { privileges, roles, identities }, warn)
-  return [...privileges.values()].map((privilege) => ({
-    ...compilePatterns(privilege, warn),
-    grants: [...(grants.get(privilege.name)?.values() ?? [])],
-  }))
-}
-
-interface Definitions {
-  readonly privileges: ReadonlyMap<string, Privilege>
-  readonly roles: ReadonlyMap<string, Role>
-  readonly identities: ReadonlyMap<string, CompiledIdentity>
-}
-
-/** Grants by privilege name, then by identity name. Assignments of one role add up. */
-function assign(rules: AccessControlRules, defined: Definitions, warn: Warn): Map<string, Map<string, Grant>> {
-  const grants = new Map<string, Map<string, Grant>>()
-  for (const assignment of rules.roleAssignments ?? []) {
-    const role = defined.roles.get(assignment.role)
-    if (role === undefined) {
-      warn('role-undefined', `Role '${assignment.role}' is not defined, skip the role assignment.`)
-      continue
-    }
-    const members = findMembers(role.name, assignment.identities, defined.identities, warn)
-    for (const privilege of role.privileges) {
-      if (!defined.privileges.has(privilege)) continue
-      const holders = grants.get(privilege) ?? new Map<string, Grant>()
-      grants.set(privilege, holders)
-      for (const identity of members) {
-        if (!holders.has(identity.name)) holders.set(identity.name, { role: role.name, identity })
-      }
-    }
+  const definitions = lastByName(rules.roles ?? [], 'role', warn)
+  const privilegesOf = findPrivileges(definitions, privileges, warn)
+  const roles = compileRoles(rules.roleAssignments ?? [], definitions, identities, warn)
+  const holders = new Map([...privileges.keys()].map((name): [string, CompiledRole[]] => [name, []]))
+  for (const role of roles) {
+    for (const name of privilegesOf.get(role.name) ?? []) holders.get(name)?.push(role)
   }
-  return grants
+  return {
+    privileges: [...privileges.values()].map((privilege) => ({
+      ...compilePatterns(privilege, warn),
+      roles: holders.get(privilege.name) ?? [],
+    })),
+    roles,
+  }
 }
 
-function findMembers(
-  role: string,
-  names: readonly string[],
+/** The defined privileges of every role, each once, however often the role names it. */
+function findPrivileges(
+  roles: ReadonlyMap<string, Role>,
+  privileges: ReadonlyMap<string, Privilege>,
+  warn: Warn,
+): Map<string, readonly string[]> {
+  const found = new Map<string, readonly string[]>()
+  for (const role of roles.values()) {
+    const defined: string[] = []
+    for (const name of new Set(role.privileges)) {
+      if (privileges.has(name)) defined.push(name)
+      else warn('privilege-undefined', `Role '${role.name}' names privilege '${name}', which is not defined.`)
+    }
+    found.set(role.name, defined)
+  }
+  return found
+}
+
+/** Assignments of one role add up; an identity that is assigned twice keeps its first place. */
+function compileRoles(
+  assignments: readonly RoleAssignment[],
+  definitions: ReadonlyMap<string, Role>,
   identities: ReadonlyMap<string, CompiledIdentity>,
   warn: Warn,
-): CompiledIdentity[] {
-  return names.flatMap((name) => {
-    const identity = identities.get(name)
-    if (identity !== undefined) return [identity]
-    warn('identity-undefined', `Identity '${name}' is not defined, role '${role}' is not assigned to it.`)
-    return []
-  })
+): CompiledRole[] {
+  const grants = new Map<string, Map<string, Grant>>()
+  let position = 0
+  for (const { role, identities: names } of assignments) {
+    if (!definitions.has(role)) {
+      warn('role-undefined', `Role '${role}' is not defined, skip the role assignment.`)
+      continue
+    }
+    for (const name of new Set(names)) {
+      const identity = identities.get(name)
+      if (identity === undefined) {
+        warn('identity-undefined', `Identity '${name}' is not defined, role '${role}' is not assigned to it.`)
+        continue
+      }
+      const members = grants.get(role) ?? new Map<string, Grant>()
+      grants.set(role, members)
+      if (!members.has(name)) members.set(name, { role, identity, position })
+      position += 1
+    }
+  }
+  return [...grants].map(([name, members], index) => ({ name, index, grants: [...members.values()] }))
 }
 
 function compilePatterns(privilege: Privilege, warn: Warn): Pick<CompiledPrivilege, 'name' | 'legacy' | 'canonical'> {
@@ -263,19 +314,6 @@ function lastByName<Named extends { readonly name: string }>(
     byName.set(entry.name, entry)
   }
   return byName
-}
-
-function warnOfUndefinedPrivileges(
-  roles: ReadonlyMap<string, Role>,
-  privileges: ReadonlyMap<string, Privilege>,
-  warn: Warn,
-): void {
-  for (const role of roles.values()) {
-    for (const name of role.privileges) {
-      if (!privileges.has(name))
-        warn('privilege-undefined', `Role '${role.name}' names privilege '${name}', which is not defined.`)
-    }
-  }
 }
 
 function warnOfMissingSections(rules: AccessControlRules, warn: Warn): void {

@@ -3,6 +3,9 @@ import { describe, test } from 'node:test'
 import { parseJson } from '../../src/base/json.ts'
 import {
   isAllowedDuplicate,
+  MAX_LIST_LENGTH,
+  MAX_NAME_LENGTH,
+  MAX_REFERENCES,
   parseAuthorizationItem,
   parseAuthorizationRules,
   RulesDocumentError,
@@ -170,6 +173,76 @@ describe('parseAuthorizationRules() refuses', () => {
         return true
       },
     )
+  })
+})
+
+describe('parseAuthorizationRules() refuses what is out of proportion', () => {
+  const names = (count: number) => Array.from({ length: count }, (_, index) => `n${index}`)
+  const parameters = (count: number) => Object.fromEntries(names(count).map((name) => [name, 'v']))
+  const long = 'x'.repeat(MAX_NAME_LENGTH)
+  type Rules = Readonly<Record<string, readonly unknown[]>>
+  const rows: readonly (readonly [where: string, make: (count: number) => Rules, limit: number, what: string])[] = [
+    ['privileges', (n) => ({ privileges: names(n).map((name) => ({ name, path: '/' })) }), MAX_LIST_LENGTH, 'entries'],
+    ['roles', (n) => ({ roles: names(n).map((name) => ({ name, privileges: [] })) }), MAX_LIST_LENGTH, 'entries'],
+    ['identities', (n) => ({ identities: names(n).map((name) => ({ name })) }), MAX_LIST_LENGTH, 'entries'],
+    [
+      'roleAssignments',
+      (n) => ({ roleAssignments: names(n).map((role) => ({ role, identities: [] })) }),
+      MAX_LIST_LENGTH,
+      'entries',
+    ],
+    ['roles[0].privileges', (n) => ({ roles: [{ name: 'r', privileges: names(n) }] }), MAX_LIST_LENGTH, 'references'],
+    [
+      'roleAssignments[1].identities',
+      (n) => ({
+        roleAssignments: [
+          { role: 'r', identities: [] },
+          { role: 'r', identities: names(n) },
+        ],
+      }),
+      MAX_LIST_LENGTH,
+      'references',
+    ],
+    [
+      'privileges[0].queryParameters',
+      (n) => ({ privileges: [{ name: 'p', path: '/', queryParameters: parameters(n) }] }),
+      MAX_LIST_LENGTH,
+      'parameters',
+    ],
+    ['identities[0].name', (n) => ({ identities: [{ name: 'x'.repeat(n) }] }), MAX_NAME_LENGTH, 'characters'],
+    [
+      'roles[0].privileges[1]',
+      (n) => ({ roles: [{ name: long, privileges: ['p', 'x'.repeat(n)] }] }),
+      MAX_NAME_LENGTH,
+      'characters',
+    ],
+    ['', (n) => spreadReferences(n), MAX_REFERENCES, 'references and query parameters'],
+  ]
+  /** `count` references and parameters in all three kinds of lists, none of which is long by itself. */
+  function spreadReferences(count: number): Rules {
+    const lists = []
+    for (let left = count; left > 0; left -= 1000) lists.push(Math.min(left, 1000))
+    return {
+      privileges: lists
+        .filter((_, index) => index % 3 === 0)
+        .map((n) => ({ name: 'p', path: '/', queryParameters: parameters(n) })),
+      roles: lists.filter((_, index) => index % 3 === 1).map((n) => ({ name: 'r', privileges: names(n) })),
+      roleAssignments: lists.filter((_, index) => index % 3 === 2).map((n) => ({ role: 'r', identities: names(n) })),
+    }
+  }
+  for (const [where, make, limit, what] of rows) {
+    test(`more than ${limit} ${what} in ${where || 'all lists together'}`, () => {
+      const path = `authorizationRules.wireserver.rules${where && `.${where}`}`
+      assert.doesNotThrow(() => parseAuthorizationRules({ wireserver: { ...ITEM, rules: make(limit) } }))
+      assert.throws(() => parseAuthorizationRules({ wireserver: { ...ITEM, rules: make(limit + 1) } }), {
+        name: 'RulesDocumentError',
+        message: `Cannot read authorization rules: ${path}: has ${limit + 1} ${what}, the limit is ${limit}`,
+      })
+    })
+  }
+  test('the length of a list is told before its entries are looked at', () => {
+    const privileges = new Array<unknown>(MAX_LIST_LENGTH + 1).fill(5)
+    assert.throws(() => parseAuthorizationItem({ ...ITEM, rules: { privileges } }), { message: /the limit is 2000$/ })
   })
 })
 

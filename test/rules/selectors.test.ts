@@ -2,12 +2,14 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { Identity } from '../../src/rules/document.ts'
 import type { RuleCaller } from '../../src/rules/selectors.ts'
-import { compileIdentity, matchesEveryone, matchesIdentity } from '../../src/rules/selectors.ts'
+import { ComparableCaller, compileIdentity, matchesEveryone, matchesIdentity } from '../../src/rules/selectors.ts'
 import { ALICE } from './make.ts'
 
 function describes(selectors: Omit<Identity, 'name'>, caller: Partial<RuleCaller> = {}): boolean {
-  return matchesIdentity(compileIdentity({ name: 'i', ...selectors }), { ...ALICE, ...caller })
+  return matchesIdentity(compileIdentity({ name: 'i', ...selectors }, 0), new ComparableCaller({ ...ALICE, ...caller }))
 }
+
+const MANY_GROUPS = Array.from({ length: 65_000 }, (_, index) => `g${index}`)
 
 describe('matchesIdentity()', () => {
   const rows: readonly (readonly [
@@ -33,6 +35,8 @@ describe('matchesIdentity()', () => {
     ['user in other case', { userName: 'Alice' }, {}, false],
     ['a user without a name', { userName: 'undefined' }, { userName: 'undefined' }, true],
     ['any of the groups', { groupName: 'wheel' }, { groups: ['users', 'wheel'] }, true],
+    ['one of very many groups', { groupName: 'g64999' }, { groups: MANY_GROUPS }, true],
+    ['none of very many groups', { groupName: 'wheel' }, { groups: MANY_GROUPS }, false],
     ['no groups', { groupName: 'wheel' }, { groups: [] }, false],
     ['an unknown executable', { exePath: '/usr/bin/curl' }, { exePath: undefined }, false],
     ['an unknown process', { processName: 'curl' }, { processName: undefined }, false],

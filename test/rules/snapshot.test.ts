@@ -101,44 +101,64 @@ describe('compileItem() builds privileges', () => {
     const item = itemGranting([{ name: 'P', path: '/A%2Fb;x/', queryParameters: { Key: 'A+B' } }])
     const { result, warnings } = compileItem(item, 'imds')
     assert.deepEqual(warnings, [])
-    const identity = { name: 'someone', userName: 'alice', matchesNobody: false, comparableExePath: undefined }
+    const identity = {
+      name: 'someone',
+      userName: 'alice',
+      index: 0,
+      matchesNobody: false,
+      comparableExePath: undefined,
+    }
+    const role = { name: 'reader', index: 0, grants: [{ role: 'reader', identity, position: 0 }] }
     assert.deepEqual(result.privileges, [
       {
         name: 'P',
         legacy: { path: '/a%2fb;x/', query: [['key', 'a+b']] },
-        canonical: { segments: ['a', 'b'], query: [{ name: 'key', values: ['a b'] }] },
-        grants: [{ role: 'reader', identity }],
+        canonical: { segments: ['a', 'b'], prefix: '/a/b/', query: [{ name: 'key', values: ['a b'] }] },
+        roles: [role],
       },
     ])
+    assert.deepEqual(result.roles, [role])
     assert.deepEqual(result.identities, [identity])
     assert.equal(result.id, 'rules-1')
     assert.equal(result.hash, hashItem(item))
   })
 
-  test('an identity with two roles for one privilege is granted once, by the first', () => {
+  test('a role is compiled once, however many privileges it brings and however often it is assigned', () => {
     const item = itemWith({
-      privileges: [{ name: 'p', path: '/p' }],
+      privileges: [
+        { name: 'p', path: '/p' },
+        { name: 'q', path: '/q' },
+      ],
       roles: [
         { name: 'r', privileges: ['p'] },
-        { name: 's', privileges: ['p', 'p'] },
+        { name: 's', privileges: ['p', 'q', 'p'] },
+        { name: 'unassigned', privileges: ['p'] },
       ],
       identities: [
         { name: 'i', userName: 'a' },
         { name: 'j', userName: 'b' },
       ],
       roleAssignments: [
-        { role: 's', identities: ['i'] },
-        { role: 'r', identities: ['i', 'j', 'j'] },
+        { role: 's', identities: ['i', 'i'] },
+        { role: 'r', identities: ['i', 'j'] },
+        { role: 's', identities: ['j', 'i'] },
       ],
     })
-    const grants = compileItem(item, 'imds').result.privileges[0]?.grants.map(({ role, identity }) => [
-      role,
-      identity.name,
-    ])
-    assert.deepEqual(grants, [
-      ['s', 'i'],
-      ['r', 'j'],
-    ])
+    const { privileges, roles } = compileItem(item, 'imds').result
+    const [s, r] = roles
+    assert.deepEqual(
+      roles.map(({ name, grants }) => [name, ...grants.map(({ identity, position }) => [identity.name, position])]),
+      [
+        ['s', ['i', 0], ['j', 3]],
+        ['r', ['i', 1], ['j', 2]],
+      ],
+    )
+    assert.deepEqual(
+      privileges.map(({ roles }) => roles.length),
+      [2, 1],
+    )
+    assert.ok(privileges[0]?.roles[0] === s && privileges[1]?.roles[0] === s, 'one object, not a copy for each')
+    assert.equal(privileges[0]?.roles[1], r)
   })
 
   test('names that objects know are names', () => {
@@ -149,7 +169,7 @@ describe('compileItem() builds privileges', () => {
       roleAssignments: [{ role: 'constructor', identities: ['hasOwnProperty', 'valueOf'] }],
     })
     const { result, warnings } = compileItem(item, 'imds')
-    assert.equal(result.privileges[0]?.grants.length, 1)
+    assert.equal(result.privileges[0]?.roles[0]?.grants.length, 1)
     assert.deepEqual(result.privileges[0]?.legacy.query, [['__proto__', '1']])
     assert.deepEqual(
       warnings.map(({ code }) => code),
@@ -257,6 +277,21 @@ describe('compileItem() warns', () => {
       assert.deepEqual(compileItem({ ...BARE, rules }, 'imds').warnings, [{ code, endpoint: 'imds', message }])
     })
   }
+  test('a hundred times, and then says how many more there are', () => {
+    const identities = Array.from({ length: 150 }, (_, index) => ({ name: `i${index}` }))
+    const { warnings } = compileItem({ ...BARE, rules: { ...complete, identities } }, 'imds')
+    assert.equal(warnings.length, 101)
+    // 150 identities without selector, and one assignment to an identity that is gone.
+    assert.deepEqual(warnings.at(-1), {
+      code: 'warnings-omitted',
+      endpoint: 'imds',
+      message: 'The rules give 51 more warnings.',
+    })
+  })
+  test('once of a reference that one list repeats', () => {
+    const roles = [{ name: 'r', privileges: ['p', 'q', 'q', 'q'] }]
+    assert.equal(compileItem({ ...BARE, rules: { ...complete, roles } }, 'imds').warnings.length, 1)
+  })
   test('not about a complete document, nor about one without rules', () => {
     assert.deepEqual(compileItem({ ...BARE, rules: complete }, 'imds').warnings, [])
     assert.deepEqual(compileItem(BARE, 'imds').warnings, [])
