@@ -357,13 +357,11 @@ describe('versions and connections', () => {
       peers.push(peer.address)
       return attribute(peer, socket)
     }
-    const reset = `import socket, struct
-for i in range(20):
-    s = socket.create_connection(('127.0.0.1', ${proxy.port}))
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    s.close()`
+    const reset = `for (let i = 0; i < 20; i++) {
+      const socket = require('node:net').connect(${proxy.port}, '127.0.0.1', () => socket.resetAndDestroy())
+    }`
     // Synchronous: while it runs nobody accepts.
-    execFileSync('/usr/bin/python3', ['-c', reset])
+    execFileSync(process.execPath, ['--eval', reset])
     while (proxy.told.length < 20) await delay(5)
     assert.deepEqual([...new Set(proxy.told)], ['dismissed nobody: Closed a connection: its client had left already'])
     assert.deepEqual(peers, [])
