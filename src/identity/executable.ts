@@ -82,8 +82,8 @@ export function nameExecutable(
 
 /**
  * Names an executable on a mount that root made. A removed file keeps the name it had.
- * A path that is not below its mount was moved out of it by somebody who can write to both places: the kernel then spells
- * it from the root of the file system, where the same name can mean something else.
+ * A mount can be of a part of a file system, and a file be moved out of that part: then no path leads there, and the kernel
+ * gives `/`. Whatever it gives, what is not below the mount is no name.
  */
 function nameOnHostMount(executable: Executable, mount: Mount, record: ConnectionRecord): ExecutableName {
   const isLocal = LOCAL_FILE_SYSTEMS.has(mount.fileSystem)
@@ -97,7 +97,7 @@ function nameOnHostMount(executable: Executable, mount: Mount, record: Connectio
   const seen = executable.path()
   if (seen === undefined) return unknown('the executable cannot be read')
   const path = stat?.links === 0n && seen.endsWith(DELETED) ? seen.slice(0, -DELETED.length) : seen
-  if (isWithin(path, mount.mountPoint)) return { kind: 'known', path }
+  if (path !== '/' && isWithin(path, mount.mountPoint)) return { kind: 'known', path }
   return unknown(`the executable '${path}' was moved out of its mount at '${mount.mountPoint}'`)
 }
 

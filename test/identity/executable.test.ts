@@ -145,6 +145,12 @@ const SITUATIONS: readonly Situation[] = [
     expected: unknown("the executable '/usr/sbin/tool' was moved out of its mount at '/home/alice/share'"),
   },
   {
+    situation: 'was moved out of the mount that is the root: no path leads there',
+    executable: { path: '/' },
+    host: withMounts(),
+    expected: unknown("the executable '/' was moved out of its mount at '/'"),
+  },
+  {
     situation: 'has a path that cannot be read',
     executable: { path: undefined },
     host: withMounts(),
