@@ -88,5 +88,6 @@ function parseMount(line: string): Mount | undefined {
 
 /** The kernel writes space, tab, line feed, backslash and `#` as three octal digits; other bytes are UTF-8 as they are. */
 function unescapeOctal(field: string): string {
+  if (!field.includes('\\')) return field
   return field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
 }
