@@ -124,6 +124,7 @@ export function startAgent(config: Config, version: string): Agent {
     redirection.stop()
     await clock.sleep(ACCEPT_GRACE_MS)
     await server?.close(REQUEST_GRACE_MS)
+    telling.log.info(`Redirection in numbers: ${describeCounters(redirection)}`)
     redirection.release()
     await hostClient.close()
     const tasks = [keeping, listening, redirecting, reporting, provisioning.stop()]
@@ -265,6 +266,7 @@ function buildStages(
       attribute(peer, socket, redirection.current(), env, config, (message) => telling.log.error(message)),
     decide: rules.decide,
     isExemptUpload,
+    nextRequestId: telling.nextRequestId,
     httpDate: hostClock.httpDate,
     authorize: (request) => {
       const { key } = keeper.snapshot()
@@ -298,6 +300,12 @@ async function runDelayed(
   if (signal.aborted) return
   void limitCpu(telling.log)
   await task(signal)
+}
+
+/** What the kernel counted since the programs were attached. */
+function describeCounters(redirection: Redirection): string {
+  const counters = Object.entries(redirection.current()?.counters() ?? {})
+  return counters.map(([name, count]) => `${name} ${count}`).join(', ') || 'none, it was not on'
 }
 
 /** Name of the distribution as os-release gives it. Source: os-release(5). */

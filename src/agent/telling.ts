@@ -4,7 +4,6 @@ import { type Clock, processAgeMs } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
 import type { Config } from '../config/config.ts'
 import { claimsJson } from '../identity/caller.ts'
-import { requestCount } from '../proxy/pipeline.ts'
 import { describeVerdict } from '../rules/describe.ts'
 import { formatDivergence } from '../rules/divergence.ts'
 import { createConnectionSummary } from '../telemetry/connection-summary.ts'
@@ -19,6 +18,8 @@ export interface Telling {
   readonly board: StatusBoard
   readonly console: SerialConsole
   readonly observer: RequestObserver
+  /** Numbers requests from 1; the status document shows the last number. */
+  nextRequestId(): number
   /** Tells a step of start-up everywhere: log, console, status of `module`. */
   milestone(module: ModuleName, message: string, elapsedMs?: number): void
 }
@@ -30,6 +31,8 @@ export function createTelling(config: Config, version: string, clock: Clock): Te
   const console = createSerialConsole(version, clock.nowMs)
   const normal = createConnectionSummary(clock.monotonicMs)
   const denied = createConnectionSummary(clock.monotonicMs)
+  let requests = 0
+  const requestCount = () => requests
   const board = createStatusBoard({ version, log, nowMs: clock.nowMs, requestCount, normal, denied })
   const observer = createRequestObserver({
     log: logs.connection,
@@ -46,6 +49,7 @@ export function createTelling(config: Config, version: string, clock: Clock): Te
     board,
     console,
     observer,
+    nextRequestId: () => ++requests,
     milestone(module, message, elapsedMs = processAgeMs()) {
       log.info(JSON.stringify({ elapsed: elapsedMs, message }))
       console(`${message} - ${elapsedMs}`)

@@ -24,7 +24,7 @@ const CREATE = {
 /** Offsets for the BPF_MAP_*_ELEM commands. For GET_NEXT_KEY the next key is where the value would be. */
 const ELEMENT = { mapFd: 0, key: 8, value: 16, flags: 24, bytes: 32 } as const
 
-/** One map. Values of per-CPU maps are not for this class: see `readCounters()` in redirector.ts. */
+/** One map. Values of per-CPU maps are not for this class: see `counters()` of the redirector. */
 export class KernelMap implements Disposable {
   readonly spec: MapSpec
   readonly #fd: Fd

@@ -1,6 +1,6 @@
 /**
- * The answers the agent makes itself. Every refusal is an empty body and a closed connection: what was wrong is for the
- * log of the machine's owner, not for the caller.
+ * The answers the agent makes itself. A refusal closes the connection and says no more than its status does (405 and 413
+ * carry the fixed words of the contract): what was wrong is for the log of the machine's owner, not for the caller.
  */
 
 import type { ServerResponse } from 'node:http'

@@ -36,10 +36,8 @@ import type { ProxyStages } from './stages.ts'
 /** Gives an answer to end the request, `undefined` to go on. */
 type Step = (exchange: Exchange, stages: ProxyStages) => Answer | undefined
 
-let lastRequestId = 0
-
 /** Steps that need no caller. */
-const GUARDS: readonly Step[] = [
+const BEFORE_CALLER: readonly Step[] = [
   refuseUnsoundHead,
   refuseLargeBody,
   count,
@@ -54,7 +52,7 @@ const GUARDS: readonly Step[] = [
 /** Handles one request to its end. Never rejects. */
 export async function handleRequest(exchange: Exchange, stages: ProxyStages): Promise<void> {
   try {
-    for (const step of GUARDS) {
+    for (const step of BEFORE_CALLER) {
       const answer = step(exchange, stages)
       if (answer !== undefined) return sendAnswer(exchange.response, answer)
     }
@@ -80,11 +78,6 @@ export async function handleRequest(exchange: Exchange, stages: ProxyStages): Pr
   }
 }
 
-/** Number of requests counted since the start of the process. */
-export function requestCount(): number {
-  return lastRequestId
-}
-
 function refuseUnsoundHead({ request, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {
   const flaw = findHeadFlaw(request.httpVersion, request.rawHeaders)
   if (flaw === undefined) return undefined
@@ -99,8 +92,8 @@ function refuseLargeBody({ request, isExempt, connection }: Exchange, { observer
   return CONTENT_TOO_LARGE
 }
 
-function count(exchange: Exchange, { observer }: ProxyStages): undefined {
-  exchange.id = ++lastRequestId
+function count(exchange: Exchange, { observer, nextRequestId }: ProxyStages): undefined {
+  exchange.id = nextRequestId()
   observer.started(exchange)
 }
 

@@ -16,6 +16,8 @@ export interface ProxyStages {
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
   /** Tells whether the request is one of the two uploads that pass unsigned. */
   isExemptUpload(method: string, rawTarget: string): boolean
+  /** Numbers the requests of this process from 1. */
+  nextRequestId(): number
   /** Value of the date header now. */
   httpDate(): string
   /** Value of the authorization header; `undefined` while no key is held. @throws when signing fails. */

@@ -1,4 +1,4 @@
-/** Says in words why a request was decided as it was: for logs and for `rules explain`, never for the caller. */
+/** Says in words why a request was decided as it was: for the log, never for the caller. */
 
 import type { EndpointReason, RulesReason, Verdict } from './decide.ts'
 import { quote } from './divergence.ts'

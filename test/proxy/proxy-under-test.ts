@@ -85,6 +85,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
   const host = await startRawHost(settings.keepsBodies)
   const pool = createHostClient({ ...HOST_CLIENT_DEFAULTS, ...settings.hostClient })
   const toldLines: Told[] = []
+  let requests = 0
   const toLoopback: HostClient = {
     send: (destination, request, handler) => {
       if (![IMDS, HOSTGA, WIRESERVER].some(({ address }) => address === destination.address))
@@ -97,6 +98,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     attribute: attributing(ROOT),
     decide: () => ALLOWED,
     isExemptUpload,
+    nextRequestId: () => ++requests,
     httpDate: () => DATE,
     authorize: (request) => authorizationValue(KEY, request),
     keyAfter: () => undefined,
