@@ -36,7 +36,9 @@ import { findNetnsCookie } from '../sys/socket.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
 import { limitCpu } from './cpu-quota.ts'
+import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
 import { keepListening } from './listener.ts'
+import { createLocalRulesFile } from './local-rules.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createRulesHolder, type RulesHolder } from './rules-holder.ts'
@@ -79,12 +81,20 @@ export function startAgent(config: Config, version: string): Agent {
     console: telling.console,
     message: (flag) => telling.board.message(MODULES[flag]),
   })
-  const rules = createRulesHolder(config.canonicalRequestMode, telling.log)
+  const rulesDirectory = join(dirname(config.latchKeyFolder), 'rules')
+  const rules = buildRules(config, rulesDirectory, clock, telling)
+  const rulesWatch = createDirectoryWatch({
+    directory: rulesDirectory,
+    names: Object.values(LOCAL_RULES_FILES),
+    clock,
+    log: telling.log,
+    onChange: () => void rules.reread(),
+  })
   const hostClock = createHostClock(clock)
   const hostClient = createHostClient()
   let server: ProxyServer | undefined
   const redirection = buildRedirection(config, clock, telling, provisioning, () => server?.descriptor())
-  const keeper = buildKeeper(config, clock, telling, provisioning, rules, hostClock, redirection)
+  const keeper = buildKeeper(config, clock, telling, provisioning, rules, rulesWatch, hostClock, redirection)
   const stages = buildStages(config, clock, telling, provisioning, rules, hostClock, redirection, keeper, hostClient)
 
   const run = async () => {
@@ -113,14 +123,16 @@ export function startAgent(config: Config, version: string): Agent {
       },
       stopping.signal,
     )
-    const keeping = provisioning.start().then(() => keeper.run(stopping.signal))
+    const keeping = provisioning.start().then(async () => {
+      for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
+      await keeper.run(stopping.signal)
+    })
     const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
     const reporting = runDelayed(provisioning.finished, telling, status.run, clock, stopping.signal)
-    const rulesDirectory = join(dirname(config.latchKeyFolder), 'rules')
-    for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
     await aborted(stopping.signal)
 
     telling.log.info(`============== GuestProxyAgent is stopping, elapsed: ${processAgeMs()}`)
+    rulesWatch.close()
     redirection.stop()
     await clock.sleep(ACCEPT_GRACE_MS)
     await server?.close(REQUEST_GRACE_MS)
@@ -136,7 +148,10 @@ export function startAgent(config: Config, version: string): Agent {
   return {
     done: run(),
     stop: () => stopping.abort(),
-    reload: () => keeper.refresh(),
+    reload: () => {
+      void rules.reread()
+      keeper.refresh()
+    },
     flushLogsSync: telling.logs.flushSync,
   }
 }
@@ -195,12 +210,23 @@ function buildRedirection(
   })
 }
 
+/** The names of local rules files, as existing agents have them. */
+const LOCAL_RULES_FILES = { wireserver: 'WireServer_Rules.json', imds: 'IMDS_Rules.json' } as const
+
+function buildRules(config: Config, directory: string, clock: Clock, { log }: Telling): RulesHolder {
+  const file = (endpoint: keyof typeof LOCAL_RULES_FILES, title: 'WireServer' | 'IMDS') =>
+    createLocalRulesFile({ title, path: join(directory, LOCAL_RULES_FILES[endpoint]), clock, log })
+  const localFiles = { wireserver: file('wireserver', 'WireServer'), imds: file('imds', 'IMDS') }
+  return createRulesHolder(config.canonicalRequestMode, log, { localFiles })
+}
+
 function buildKeeper(
   config: Config,
   clock: Clock,
   { log, board, milestone }: Telling,
   provisioning: Provisioning,
   rules: RulesHolder,
+  rulesWatch: DirectoryWatch,
   hostClock: HostClock,
   redirection: Redirection,
 ): KeyKeeper {
@@ -222,7 +248,10 @@ function buildKeeper(
     events: {
       onMessage: (message) => board.setMessage('keyKeeper', message),
       onMilestone: (message, elapsedMs) => milestone('keyKeeper', message, elapsedMs),
-      onRules: rules.update,
+      async onRules(received) {
+        await rulesWatch.ensure()
+        await rules.update(received)
+      },
       onReset: () => provisioning.reset(),
       onSnapshot(snapshot) {
         board.setKeyStates(keyStates(snapshot))

@@ -1,42 +1,114 @@
-/** Holds the rules in force: compiled once for each change of content, swapped whole, asked for every request. */
+/**
+ * Holds the rules in force: compiled once for each change of content, swapped whole, asked for every request.
+ *
+ * What the host sent last is kept, so that it can be merged again when a local rules file changes while the host is silent.
+ */
 
 import type { Endpoint, EndpointName } from '../base/endpoints.ts'
 import type { Log } from '../base/log.ts'
 import type { Caller } from '../identity/caller.ts'
 import { type CanonicalMode, decide, type Verdict } from '../rules/decide.ts'
 import type { AuthorizationRules } from '../rules/document.ts'
+import { mergeLocalRules, readRuleId } from '../rules/local-rules.ts'
 import { compileSnapshot, type EndpointItems, hashItem, itemsOf, type PolicySnapshot } from '../rules/snapshot.ts'
+import type { LocalOutcome, LocalRulesFile } from './local-rules.ts'
 
 export interface RulesHolder {
-  /** Takes the rules of the last poll; does nothing when their content is the one in force. */
-  update(rules: AuthorizationRules | undefined): void
+  /**
+   * Takes the rules of the last poll; does nothing when they and the local files are what is in force. Where a local file
+   * counts, nothing changes before it has been read: the host's rules without the local ones might be the wider ones.
+   * @returns a promise for the end of that reading, nothing when there was none
+   */
+  update(rules: AuthorizationRules | undefined): Promise<void> | undefined
+  /** Looks at the local files again and merges them into what the host sent last. */
+  reread(): Promise<void> | undefined
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
 }
 
+export interface RulesHolderOptions {
+  /** Where none is given, local rules do not count. */
+  readonly localFiles?: Readonly<Record<LocalEndpoint, LocalRulesFile>>
+  /** What was put in force, after every change. */
+  readonly onApplied?: (items: EndpointItems, snapshot: PolicySnapshot) => void
+}
+
+/** The endpoints that have a local file; HostGAPlugin follows WireServer. */
+type LocalEndpoint = 'wireserver' | 'imds'
+type LocalOutcomes = Readonly<Record<LocalEndpoint, LocalOutcome>>
+
+const LOCAL_ENDPOINTS = ['wireserver', 'imds'] as const
+const ENDPOINTS = ['wireserver', 'imds', 'hostga'] as const
 const TITLES: Readonly<Record<EndpointName, string>> = { wireserver: 'Wireserver', imds: 'IMDS', hostga: 'HostGA' }
+const NO_OUTCOMES: LocalOutcomes = { wireserver: undefined, imds: undefined }
 
 /** Makes the holder with no rules. */
-export function createRulesHolder(canonicalMode: CanonicalMode, log: Log): RulesHolder {
-  let items: EndpointItems = {}
-  let hashes = hashesOf(items)
-  let snapshot: PolicySnapshot = compileSnapshot(items, 0).result
+export function createRulesHolder(
+  canonicalMode: CanonicalMode,
+  log: Log,
+  { localFiles, onApplied }: RulesHolderOptions = {},
+): RulesHolder {
+  let received: AuthorizationRules = {}
+  /** The ids of what is in force, as the host sent them. */
+  let ids = idsOf({})
+  let hashes = hashesOf({})
+  let snapshot: PolicySnapshot = compileSnapshot({}, 0).result
+  /** Whether the last look at the files found one that counts. */
+  let isLocal = false
+  /** Looks that are running or waiting, the last one at the end. */
+  let looks: Promise<void> | undefined
+
+  const apply = (outcomes: LocalOutcomes) => {
+    const items = mergeAll(received, outcomes)
+    const [nextIds, nextHashes] = [idsOf(received), hashesOf(items)]
+    if (nextHashes === hashes && ENDPOINTS.every((each) => nextIds[each] === ids[each])) return
+    const compiled = compileSnapshot(items, snapshot.epoch + 1)
+    for (const endpoint of ENDPOINTS) {
+      const [old, now] = [ids[endpoint], nextIds[endpoint]]
+      if (old !== now) log.warn(`${TITLES[endpoint]} rule id changed from '${old}' to '${now}'.`)
+      const remark = old === now || endpoint === 'hostga' ? undefined : readRuleId(now).remark
+      if (remark) log.warn(`${TITLES[endpoint]} rules: the id ${remark}, so local rules are off.`)
+    }
+    for (const { endpoint, message } of compiled.warnings) {
+      // HostGAPlugin has WireServer's item: its warnings would be the same ones.
+      if (endpoint !== 'hostga') log.warn(`${TITLES[endpoint]} rules: ${message}`)
+    }
+    log.info(`Rules of epoch ${compiled.result.epoch} are in force`)
+    ids = nextIds
+    hashes = nextHashes
+    snapshot = compiled.result
+    onApplied?.(items, snapshot)
+  }
+
+  const look = async (files: Readonly<Record<LocalEndpoint, LocalRulesFile>>) => {
+    const rules = received
+    const lookAt = (endpoint: LocalEndpoint) => files[endpoint].look(usesLocalFile(rules, endpoint))
+    const [wireserver, imds] = await Promise.all([lookAt('wireserver'), lookAt('imds')])
+    // When the host has spoken meanwhile, the look that this began comes next.
+    if (rules === received) apply({ wireserver, imds })
+  }
+
+  const refresh = (): Promise<void> | undefined => {
+    const wasLocal = isLocal
+    isLocal = localFiles !== undefined && LOCAL_ENDPOINTS.some((each) => usesLocalFile(received, each))
+    if (localFiles === undefined || !(isLocal || wasLocal || looks)) {
+      apply(NO_OUTCOMES)
+      return undefined
+    }
+    const mine: Promise<void> = (looks ?? Promise.resolve())
+      .then(() => look(localFiles))
+      .finally(() => {
+        if (looks === mine) looks = undefined
+      })
+    looks = mine
+    return mine
+  }
 
   return {
     update(rules) {
-      const next = itemsOf(rules ?? {})
-      const nextHashes = hashesOf(next)
-      if (nextHashes === hashes) return
-      const compiled = compileSnapshot(next, snapshot.epoch + 1)
-      for (const endpoint of ['wireserver', 'imds', 'hostga'] as const) {
-        const [old, now] = [items[endpoint]?.id ?? '', next[endpoint]?.id ?? '']
-        if (old !== now) log.warn(`${TITLES[endpoint]} rule id changed from '${old}' to '${now}'.`)
-      }
-      for (const warning of compiled.warnings) log.warn(`${TITLES[warning.endpoint]} rules: ${warning.message}`)
-      log.info(`Rules of epoch ${compiled.result.epoch} are in force`)
-      items = next
-      hashes = nextHashes
-      snapshot = compiled.result
+      received = rules ?? {}
+      return refresh()
     },
+    reread: refresh,
     decide(endpoint, caller, method, rawTarget) {
       const request = { method, target: rawTarget }
       return decide(snapshot[endpoint.name], endpoint.name, caller, request, { canonicalMode })
@@ -44,8 +116,28 @@ export function createRulesHolder(canonicalMode: CanonicalMode, log: Log): Rules
   }
 }
 
+function usesLocalFile(rules: AuthorizationRules, endpoint: LocalEndpoint): boolean {
+  const item = rules[endpoint]
+  return item !== undefined && readRuleId(item.id).usesLocalFile
+}
+
+/**
+ * Merges what the host sent with what the files hold. HostGAPlugin has WireServer's item as the host sent it, since the file is
+ * about WireServer; but a file that cannot be used closes both, since they are one address of the host.
+ */
+function mergeAll(rules: AuthorizationRules, outcomes: LocalOutcomes): EndpointItems {
+  const { hostga, ...received } = itemsOf(rules)
+  const wireserver = received.wireserver && mergeLocalRules(received.wireserver, outcomes.wireserver)
+  const imds = received.imds && mergeLocalRules(received.imds, outcomes.imds)
+  const forHostga = outcomes.wireserver === 'fail-closed' ? wireserver : hostga
+  return { ...(wireserver && { wireserver }), ...(imds && { imds }), ...(forHostga && { hostga: forHostga }) }
+}
+
+function idsOf(rules: AuthorizationRules): Readonly<Record<EndpointName, string>> {
+  const items = itemsOf(rules)
+  return { wireserver: items.wireserver?.id ?? '', imds: items.imds?.id ?? '', hostga: items.hostga?.id ?? '' }
+}
+
 function hashesOf(items: EndpointItems): string {
-  return (['wireserver', 'imds', 'hostga'] as const)
-    .map((endpoint) => (items[endpoint] === undefined ? '-' : hashItem(items[endpoint])))
-    .join()
+  return ENDPOINTS.map((endpoint) => (items[endpoint] === undefined ? '-' : hashItem(items[endpoint]))).join()
 }

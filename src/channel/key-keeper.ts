@@ -34,14 +34,14 @@ export interface KeyKeeperOptions {
   readonly events: KeyKeeperEvents
 }
 
-/** What the keeper tells, in the order of one poll. Handlers must not throw. */
+/** What the keeper tells, in the order of one poll. Handlers must neither throw nor reject. */
 export interface KeyKeeperEvents {
   /** A status message for the module's line in status documents, which logs a changed one; equal ones repeat. */
   onMessage(message: string): void
   /** A start-up milestone, told once each time it is reached, with the age of the process in milliseconds. */
   onMilestone(message: string, elapsedMs: number): void
-  /** Rules as of this poll, whether changed or not. */
-  onRules(rules: AuthorizationRules | undefined): void
+  /** Rules as of this poll, whether changed or not. A promise is awaited before modes and key of the same poll are told. */
+  onRules(rules: AuthorizationRules | undefined): unknown
   /** The snapshot after every good poll and after a reset. */
   onSnapshot(snapshot: ChannelSnapshot): void
   /** A reset: the agreement is being looked at anew, provisioning starts over. */
@@ -123,7 +123,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
         log.write(action.level, action.message)
         break
       case 'rules':
-        events.onRules(action.rules)
+        await events.onRules(action.rules)
         break
       case 'clean':
         await clean(action.guid)
