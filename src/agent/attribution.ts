@@ -30,7 +30,7 @@ export function attribute(
     const record = redirector?.takeRecord(peer.address, peer.port)
     if (record === undefined || monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return undefined
     if (!isConnected(fdOfSocket(socket))) return undefined
-    return { destination: record.destination, caller: identify(record, peer, env, options) }
+    return { destination: record.destination, uid: record.uid, caller: identify(record, peer, env, options) }
   } catch (error) {
     report(`Cannot take the record of a connection: ${describeError(error)}`)
     return undefined

@@ -151,7 +151,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
         case 'acquire':
           return { type: 'acquired', key: await host.acquireKey(signal) }
         case 'store':
-          await store.write(question.key)
+          await store.write(question.key, state.snapshot.key?.guid)
           return { type: 'stored', key: question.key }
         case 'check':
           await store.check(question.key)
@@ -242,7 +242,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       for (const complaint of await store.prepare()) log.warn(complaint)
       while (!signal.aborted) {
         isRefreshing = false
-        await follow(await ask({ type: 'poll' }, signal), signal)
+        await follow({ type: 'due' }, signal)
         await waitForPoll(signal)
       }
       tell('poll_secure_channel_status task cancelled.')

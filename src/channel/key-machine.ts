@@ -42,6 +42,8 @@ export interface MachineState {
   /** Attestations in a row that the next status did not acknowledge, and polls to let pass before the next one. */
   readonly unacknowledged: number
   readonly pollsToSkip: number
+  /** A poll out of turn was made since the last one that was due. */
+  readonly wasWoken: boolean
   /** A disabled channel is being looked at again because somebody asked. */
   readonly isRecheck: boolean
   /** Description of the last good status, to tell changes from repetitions. */
@@ -54,6 +56,7 @@ export const INITIAL_STATE: MachineState = {
   named: { guid: undefined, incarnationId: undefined },
   unacknowledged: 0,
   pollsToSkip: 0,
+  wasWoken: false,
   isRecheck: false,
   statusText: '',
 }
@@ -68,6 +71,8 @@ export type MachineEvent =
   | { readonly type: 'stored' | 'checked' | 'attested'; readonly key: LatchedKey }
   /** `isRefused`: the host answered, and said no. */
   | { readonly type: 'failed'; readonly step: Step; readonly reason: string; readonly isRefused: boolean }
+  /** The interval is over. */
+  | { readonly type: 'due' }
   | { readonly type: 'woken' }
 
 /** Actions that ask for something; the answer is an event. `poll` is the status call. */
@@ -129,6 +134,8 @@ export function step(state: MachineState, event: MachineEvent): Transition {
       return onAttested(state, event.key)
     case 'failed':
       return onFailure(state, event.step, event.reason, event.isRefused)
+    case 'due':
+      return { state: { ...state, wasWoken: false }, actions: [{ type: 'poll' }] }
     case 'woken':
       return onWoken(state)
   }
@@ -221,6 +228,7 @@ function onFailure(state: MachineState, failed: Step, reason: string, isRefused:
   if (failed === 'status') return state.isRecheck ? startOver(state, [tell]) : { state, actions: [tell] }
   // What is on disk is not what was written, or the host no longer wants this key: the next poll starts with a new one.
   const isSpoilt = failed === 'check' || (failed === 'attest' && isRefused)
+  // Its file stays: a refusal can follow an answer that was lost, and then it is the only key the host takes.
   return { state: isSpoilt ? { ...state, candidate: undefined } : state, actions: [tell, { type: 'publish' }] }
 }
 
@@ -232,7 +240,9 @@ function onWoken(state: MachineState): Transition {
   const { stateText, isLatched } = state.snapshot
   const poll: Action = { type: 'poll' }
   if (stateText !== UNKNOWN_STATE && stateText !== 'disabled') {
-    return { state, actions: [isLatched ? { type: 'publish' } : poll] }
+    if (isLatched) return { state, actions: [{ type: 'publish' }] }
+    // Each look may cost the host a key: one out of turn in each interval, however often somebody asks.
+    return state.wasWoken ? { state, actions: [] } : { state: { ...state, wasWoken: true }, actions: [poll] }
   }
   const message = `poll_secure_channel_status task notified and secure channel state is '${stateText}', reset states and start poll status now.`
   const log: Action = { type: 'log', level: 'Info', message }

@@ -19,13 +19,20 @@ export interface KeyStore {
   prepare(): Promise<string[]>
   /** @throws AgentError `KEY_FILE_UNUSABLE` when there is no file for `guid`, or not one we would have written. */
   read(guid: string): Promise<LatchedKey>
-  /** Writes `key` durably, making the directory anew if it is gone. @throws AgentError `KEY_STORE_FAILED`; nothing half-written stays. */
-  write(key: LatchedKey): Promise<void>
+  /**
+   * Writes `key` durably, never over another key of the same id, making the directory anew if it is gone. Of older files
+   * a few are kept, and that of `heldGuid` always.
+   * @throws AgentError `KEY_STORE_FAILED`; nothing half-written stays.
+   */
+  write(key: LatchedKey, heldGuid?: string): Promise<void>
   /** Reads `key` back and compares. @throws AgentError `KEY_CHECK_FAILED` */
   check(key: LatchedKey): Promise<void>
   /** Removes the files of all keys but `guid`. @returns how many. */
   removeOthers(guid: string): Promise<number>
 }
+
+/** Files of keys that are neither held nor just written; one of them may be what the host took, its answer lost. */
+const MAX_UNUSED_KEYS = 16
 
 /** Larger than any key document; a file above it is not ours. */
 const MAX_KEY_FILE_BYTES = 16 * 1024
@@ -56,13 +63,18 @@ export function createKeyStore(directory: string): KeyStore {
     prepare: () => preparePrivateDirectory(directory),
     read,
 
-    async write(key) {
+    async write(key, heldGuid) {
       const path = pathOf(key.guid)
       if (await isLink(directory)) {
         throw new AgentError(
           'KEY_STORE_FAILED',
           `Key(StoreLocalKey("'${directory}' is a link; links are not followed"))`,
         )
+      }
+      const stored = await read(key.guid).catch(() => undefined)
+      if (stored !== undefined && !stored.key.equals(key.key)) {
+        const reason = `'${path}' holds another key under this id; remove it if the host never took that one`
+        throw new AgentError('KEY_STORE_FAILED', `Key(StoreLocalKey("${reason}"))`)
       }
       // What is wrong with it shows in the write itself, in the words that are known.
       await preparePrivateDirectory(directory)
@@ -74,6 +86,7 @@ export function createKeyStore(directory: string): KeyStore {
           temporaryPath: join(directory, `${key.guid}.tmp`),
         })
         await syncDirectory(directory)
+        await removeOldest(directory, new Set([`${key.guid}.key`, `${heldGuid}.key`]))
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
         throw new AgentError(
@@ -121,6 +134,22 @@ export async function preparePrivateDirectory(directory: string): Promise<string
     complaints.push(`Cannot keep directory '${directory}' private: ${describeError(error)}`)
   }
   return complaints
+}
+
+/** Keys that a host gave and did not take pile up if it goes on like that: the oldest beyond a few go. */
+async function removeOldest(directory: string, kept: ReadonlySet<string>): Promise<void> {
+  const names = (await readdir(directory)).filter((name) => isKeyGuid(name.replace(/\.key$/, '')) && !kept.has(name))
+  if (names.length <= MAX_UNUSED_KEYS) return
+  const files = await Promise.all(
+    names.map(async (name) => ({
+      name,
+      mtimeMs: (await lstat(join(directory, name)).catch(() => undefined))?.mtimeMs ?? 0,
+    })),
+  )
+  files.sort((a, b) => a.mtimeMs - b.mtimeMs)
+  for (const { name } of files.slice(0, files.length - MAX_UNUSED_KEYS)) {
+    await unlink(join(directory, name)).catch(() => undefined)
+  }
 }
 
 async function isLink(path: string): Promise<boolean> {

@@ -21,6 +21,8 @@ export interface ClientConnection {
 /** Who connected, as identification tells the proxy. */
 export interface Attribution {
   readonly destination: { readonly address: string; readonly port: number }
+  /** The caller's user id, known at once. */
+  readonly uid: number
   readonly caller: Promise<Caller>
 }
 

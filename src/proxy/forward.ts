@@ -56,7 +56,7 @@ function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, 
   })
   const authorization = stages.authorize({ method, path: target.path, query: target.query, headers, body })
   if (authorization !== undefined) headers.push(AUTHORIZATION_HEADER, authorization)
-  return { method, target: target.withoutFragment, headers, body }
+  return { method, target: target.withoutFragment, headers, authorization, body }
 }
 
 function streamedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages): HostRequest {
@@ -69,7 +69,7 @@ function streamedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages
     method,
   })
   const body = hasBody(request) ? limitBody(request, MAX_UPLOAD_BODY_BYTES) : undefined
-  return { method, target: target.withoutFragment, headers, body }
+  return { method, target: target.withoutFragment, headers, authorization: undefined, body }
 }
 
 /**
@@ -158,7 +158,8 @@ function attempt(
     const destination = connection.destination as { address: string; port: number }
     host = hostClient.send(destination, request, {
       onHead(hostStatus, rawHeaders) {
-        const renewal = isFirst && hostStatus === UNAUTHORIZED ? keyAfter(request, stages) : undefined
+        const isUnaccepted = isFirst && hostStatus === UNAUTHORIZED && request.authorization !== undefined
+        const renewal = isUnaccepted ? stages.keyAfter(request.authorization) : undefined
         if (renewal !== undefined) {
           host?.abort()
           void renewal.then(() => end({ kind: 'refused' }))
@@ -200,10 +201,4 @@ function attempt(
       },
     })
   })
-}
-
-/** Waits for the key that replaces the one behind `request`, see `ProxyStages.keyAfter`. */
-function keyAfter(request: HostRequest, stages: ProxyStages): Promise<void> | undefined {
-  const at = request.headers.lastIndexOf(AUTHORIZATION_HEADER)
-  return at === -1 ? undefined : stages.keyAfter(request.headers[at + 1] as string)
 }

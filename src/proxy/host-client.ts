@@ -15,6 +15,8 @@ export interface HostRequest {
   readonly target: string
   /** Names and values in turn, as `toHostHeaders` makes them, and the authorization header. */
   readonly headers: readonly string[]
+  /** Value of the authorization header, when the request is signed. */
+  readonly authorization: string | undefined
   /** Whole body, a stream, or nothing. */
   readonly body: Buffer | Readable | undefined
 }

@@ -10,7 +10,6 @@ import type { Socket } from 'node:net'
 import { httpDate } from '../base/dates.ts'
 import { AgentError, describeErrno } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
-import type { Caller } from '../identity/caller.ts'
 import { type Answer, BAD_REQUEST, METHOD_NOT_ALLOWED, renderAnswer, unsupportedMethod } from './answer.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
 import { handleRequest } from './pipeline.ts'
@@ -36,6 +35,8 @@ export interface ProxyServerOptions {
   readonly maxConnections: number
   /** Connections of one user at one time, root excepted; see `shares.ts`. */
   readonly maxConnectionsPerUser: number
+  /** Of `maxConnections`, those that only root can have. */
+  readonly reservedConnections: number
   readonly maxHeadBytes: number
   readonly maxHeaders: number
   /** Time for a request head. */
@@ -53,6 +54,7 @@ export interface ProxyServerOptions {
 export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
   maxConnections: 8192,
   maxConnectionsPerUser: 1024,
+  reservedConnections: 512,
   maxHeadBytes: 32 * 1024,
   maxHeaders: 100,
   headTimeoutMs: 10_000,
@@ -63,13 +65,18 @@ export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
 /** How often the time limits of heads and bodies are looked at. */
 const CHECK_INTERVAL_MS = 1000
 
+/** How long a socket that asked for CONNECT may take to read its refusal. */
+const DETACHED_TIMEOUT_MS = 2000
+
 /** Makes the server; nothing is bound before `listen`. */
 export function createProxyServer(
   stages: ProxyStages,
   monotonicMs: () => number,
   options: ProxyServerOptions = PROXY_SERVER_DEFAULTS,
 ): ProxyServer {
-  const shares = createShares(options.maxConnectionsPerUser)
+  const shares = createShares(options.maxConnectionsPerUser, options.maxConnections - options.reservedConnections)
+  /** All that are accepted and not closed, also those that the server has let go of. */
+  const open = new Set<Socket>()
   const clients = new WeakMap<Socket, { readonly connection: ClientConnection; readonly turns: Turns }>()
   let lastConnectionId = 0
   let isClosing = false
@@ -94,17 +101,21 @@ export function createProxyServer(
   // other limits, which answer.
   server.timeout = options.requestTimeoutMs + 2 * CHECK_INTERVAL_MS
 
-  /** Counts a connection among those of `caller`, and closes one that is too much. */
-  const takeShare = (socket: Socket, caller: Caller | undefined) => {
-    if (socket.destroyed || caller?.elevated) return
-    const surplus = shares.add(caller?.uid, socket)
+  /** Counts a connection among those of its user, and closes one that is too much. Root has no share: there is a reserve. */
+  const takeShare = (socket: Socket, uid: number | undefined) => {
+    if (uid === 0) return
+    const surplus = shares.add(uid, socket)
     const client = surplus && clients.get(surplus)
     if (client === undefined) return
-    const reason = `Closed a connection: the user has ${options.maxConnectionsPerUser} others`
-    stages.observer.dismissed(client.connection, caller?.userName, reason)
+    const reason = `Closed a connection: the user has ${options.maxConnectionsPerUser} others, or all users have theirs`
+    stages.observer.dismissed(client.connection, uid === undefined ? undefined : `uid ${uid}`, reason)
     surplus?.destroy()
   }
   server.on('connection', (socket) => {
+    // `node:http` takes its own listener off a socket that asks for CONNECT; a reset would then end the process.
+    socket.on('error', () => socket.destroy())
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
     const id = ++lastConnectionId
     const { remoteAddress: address, remotePort: port = 0 } = socket
     if (address === undefined) {
@@ -120,11 +131,7 @@ export function createProxyServer(
     clients.set(socket, { connection, turns: createTurns(socket) })
     const doubt = attribution === undefined ? 'no record of a redirected connection' : undefined
     stages.observer.connected(connection, doubt)
-    if (attribution === undefined) return takeShare(socket, undefined)
-    void attribution.caller.then(
-      (caller) => takeShare(socket, caller),
-      () => takeShare(socket, undefined),
-    )
+    takeShare(socket, attribution?.uid)
   })
   server.on('drop', () => stages.observer.listenerFailed(`${options.maxConnections} connections are open, no more fit`))
 
@@ -192,9 +199,13 @@ export function createProxyServer(
       refuse(socket, answerFor(error), `ProxyListener serve_connection error: ${error.code ?? error.message}`)
     else refuse(socket, METHOD_NOT_ALLOWED, unsupportedMethod(method))
   })
-  server.on('connect', (_: IncomingMessage, stream) =>
-    refuse(stream as Socket, METHOD_NOT_ALLOWED, unsupportedMethod('CONNECT')),
-  )
+  server.on('connect', (_: IncomingMessage, stream) => {
+    const socket = stream as Socket
+    // The server has let go of this socket and watches it no more. Behind a request in flight it would outlive all limits.
+    if (clients.get(socket)?.turns.current() !== undefined) return void socket.destroy()
+    socket.setTimeout(DETACHED_TIMEOUT_MS, () => socket.destroy())
+    refuse(socket, METHOD_NOT_ALLOWED, unsupportedMethod('CONNECT'))
+  })
 
   return {
     async listen(address, port) {
@@ -206,7 +217,7 @@ export function createProxyServer(
     closed: new Promise((resolve) => server.once('close', resolve)),
     close(graceMs) {
       isClosing = true
-      return close(server, graceMs)
+      return close(server, open, graceMs)
     },
   }
 }
@@ -269,11 +280,13 @@ function listen(server: Server, address: string, port: number): Promise<void> {
   })
 }
 
-async function close(server: Server, graceMs: number): Promise<void> {
+async function close(server: Server, open: ReadonlySet<Socket>, graceMs: number): Promise<void> {
   if (!server.listening) return
   const done = new Promise<void>((resolve) => server.close(() => resolve()))
   server.closeIdleConnections()
-  const timer = setTimeout(() => server.closeAllConnections(), graceMs)
+  const timer = setTimeout(() => {
+    for (const socket of open) socket.destroy()
+  }, graceMs)
   await done
   clearTimeout(timer)
 }

@@ -16,21 +16,24 @@ export interface Shares {
   add(uid: number | undefined, socket: Socket): Socket | undefined
 }
 
-/** Makes shares of `maxPerUser` connections. */
-export function createShares(maxPerUser: number): Shares {
+/** Makes shares of `maxPerUser` connections, and of `maxTotal` for all users together. */
+export function createShares(maxPerUser: number, maxTotal: number): Shares {
   /** The oldest connection of each user comes first. */
   const socketsOf = new Map<number | undefined, Set<Socket>>()
+  let total = 0
   return {
     add(uid, socket) {
       const sockets = socketsOf.get(uid) ?? new Set()
-      const isFull = sockets.size >= maxPerUser
+      const isFull = sockets.size >= maxPerUser || total >= maxTotal
       if (isFull && uid !== undefined) return socket
       const [oldest] = isFull ? sockets : []
-      if (oldest !== undefined) sockets.delete(oldest)
+      if (isFull && oldest === undefined) return socket
+      if (oldest !== undefined && sockets.delete(oldest)) total--
       sockets.add(socket)
+      total++
       socketsOf.set(uid, sockets)
       socket.once('close', () => {
-        sockets.delete(socket)
+        if (sockets.delete(socket)) total--
         if (sockets.size === 0 && socketsOf.get(uid) === sockets) socketsOf.delete(uid)
       })
       return oldest

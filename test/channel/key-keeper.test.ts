@@ -492,6 +492,17 @@ describe('wake()', () => {
     assert.ok(!entries.includes('reset'))
   })
 
+  test('while a key is wanted polls out of turn once in an interval, whoever asks how often', async (t) => {
+    const { look, keeper, pass } = startKeeper(t, { status: status(), acquired: REFUSED })
+    await look()
+    let polls = 0
+    for (let second = 0; second < 30; second++) {
+      keeper.wake()
+      polls += (await pass(1000)).filter((entry) => entry === 'status').length
+    }
+    assert.equal(polls, 4, 'two that were due, and one more for each interval')
+  })
+
   test('within a second of the last one is put off, and several become one', async (t) => {
     const { look, keeper, pass } = startKeeper(t, { status: DISABLED })
     await look()

@@ -10,6 +10,7 @@ import {
   readFileSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -122,6 +123,27 @@ describe('write()', () => {
       ),
     )
     assert.deepEqual(readdirSync(directory), [])
+  })
+
+  test('never writes over another key of the same id, whoever gave it', async (t) => {
+    const { path, store } = setUp(t)
+    await store.write(KEY)
+    await store.write(KEY)
+    const before = readFileSync(path, 'utf8')
+    const other = { ...KEY, key: new SecretKey('cd'.repeat(32)) }
+    await assertRefused(store.write(other), 'KEY_STORE_FAILED', /holds another key under this id; remove it if/)
+    assert.equal(readFileSync(path, 'utf8'), before)
+  })
+
+  test('keeps the held key, the new one and sixteen more, the oldest going first', async (t) => {
+    const { directory, store } = setUp(t)
+    const guid = (number: number) => `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`
+    for (let number = 0; number < 30; number++) {
+      await store.write({ ...KEY, guid: guid(number) }, guid(0))
+      utimesSync(join(directory, `${guid(number)}.key`), 1000 + number, 1000 + number)
+    }
+    const expected = [0, ...Array.from({ length: 17 }, (_, i) => 13 + i)].map((number) => `${guid(number)}.key`)
+    assert.deepEqual(readdirSync(directory).sort(), expected.sort())
   })
 
   test('makes the directory anew when it was removed', async (t) => {

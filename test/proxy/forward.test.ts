@@ -465,7 +465,7 @@ describe('connections to the host', () => {
   test('are not made for a client that left while its names were looked up', async (t) => {
     const proxy = await start(t)
     const { promise, resolve } = Promise.withResolvers<typeof ROOT>()
-    Object.assign(proxy.stages, { attribute: () => ({ destination: IMDS, caller: promise }) })
+    Object.assign(proxy.stages, { attribute: () => ({ destination: IMDS, uid: 0, caller: promise }) })
     const client = proxy.connect()
     client.write(get('/x'))
     await until(() => proxy.told.includes('started GET /x'), 'the request is read')

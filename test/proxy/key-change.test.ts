@@ -57,6 +57,21 @@ test('a refusal that no other key explains is the answer of the host', async (t)
   assert.deepEqual(guids, [OLD.guid])
 })
 
+test('a header that speaks of authorization makes no unsigned request go twice', async (t) => {
+  const { proxy, guids } = await start(t)
+  let asked = 0
+  Object.assign(proxy.stages, {
+    authorize: () => undefined,
+    keyAfter: () => {
+      asked++
+      return Promise.resolve()
+    },
+  })
+  const request = POST.replace('Host: h', 'Host: h\r\nX-A: x-ms-azure-host-authorization')
+  assert.equal((await proxy.ask(request)).status, 401)
+  assert.deepEqual([guids.length, asked], [1, 0])
+})
+
 test('a second refusal is the answer of the host', async (t) => {
   const { proxy, guids } = await start(t)
   Object.assign(proxy.stages, { keyAfter: () => Promise.resolve() })

@@ -59,7 +59,7 @@ describe('a refusal is an empty body on a connection that ends', () => {
     {
       situation: 'a redirected connection whose caller cannot be had',
       request: get('/x'),
-      set: { attribute: () => ({ destination: IMDS, caller: Promise.reject(new Error('no names')) }) },
+      set: { attribute: () => ({ destination: IMDS, uid: 0, caller: Promise.reject(new Error('no names')) }) },
       answer: ['HTTP/1.1 421 Misdirected Request', 'content-length: 0', 'connection: close'],
       told: [
         'connected 169.254.169.254',

@@ -76,6 +76,7 @@ export interface ProxySettings {
 export function attributing(caller: Caller | Promise<Caller>, endpoint: Attribution['destination'] = IMDS) {
   return (): Attribution => ({
     destination: { address: endpoint.address, port: endpoint.port },
+    uid: caller instanceof Promise ? ROOT.uid : caller.uid,
     caller: Promise.resolve(caller),
   })
 }
