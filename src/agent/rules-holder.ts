@@ -64,7 +64,7 @@ export function createRulesHolder(
     const compiled = compileSnapshot(items, snapshot.epoch + 1)
     for (const endpoint of ENDPOINTS) {
       const [old, now] = [ids[endpoint], nextIds[endpoint]]
-      if (old !== now) log.warn(`${TITLES[endpoint]} rule id changed from '${old}' to '${now}'.`)
+      if (old !== now) log.warn(`${TITLES[endpoint]} rule id changed from '${readable(old)}' to '${readable(now)}'.`)
       const remark = old === now || endpoint === 'hostga' ? undefined : readRuleId(now).remark
       if (remark) log.warn(`${TITLES[endpoint]} rules: the id ${remark}, so local rules are off.`)
     }
@@ -131,6 +131,12 @@ function mergeAll(rules: AuthorizationRules, outcomes: LocalOutcomes): EndpointI
   const imds = received.imds && mergeLocalRules(received.imds, outcomes.imds)
   const forHostga = outcomes.wireserver === 'fail-closed' ? wireserver : hostga
   return { ...(wireserver && { wireserver }), ...(imds && { imds }), ...(forHostga && { hostga: forHostga }) }
+}
+
+/** An id as logs show it: a switch is shown by what it says, since a log takes its base64 for a secret. */
+function readable(id: string): string {
+  const { logicalId, effectiveId } = readRuleId(id)
+  return logicalId === id.trim() ? id : effectiveId
 }
 
 function idsOf(rules: AuthorizationRules): Readonly<Record<EndpointName, string>> {

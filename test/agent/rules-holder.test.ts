@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { LocalOutcome } from '../../src/agent/local-rules.ts'
 import { createRulesHolder } from '../../src/agent/rules-holder.ts'
-import { IMDS, WIRESERVER } from '../../src/base/endpoints.ts'
+import { HOSTGA, IMDS, WIRESERVER } from '../../src/base/endpoints.ts'
 import type { Caller } from '../../src/identity/caller.ts'
+import type { EndpointItems } from '../../src/rules/snapshot.ts'
 import { createFakeLog } from '../fakes/log.ts'
 import { itemGranting } from '../rules/make.ts'
 
@@ -97,4 +99,101 @@ test('decide() hands the canonical mode on: where only the canonical matcher den
     assert.equal(verdict.outcome, outcome, mode)
     assert.equal(verdict.divergence !== undefined, isCompared, mode)
   }
+})
+
+/** A holder whose local files hold what a test puts into `files`; each look waits for `gate`. */
+function localHolder() {
+  const log = createFakeLog()
+  const files: { wireserver: LocalOutcome; imds: LocalOutcome } = { wireserver: undefined, imds: undefined }
+  const scene = { log, files, gate: Promise.resolve(), looks: 0, applied: [] as EndpointItems[] }
+  const fileOf = (endpoint: 'wireserver' | 'imds') => ({
+    async look(isOn: boolean) {
+      scene.looks += 1
+      await scene.gate
+      return isOn ? files[endpoint] : undefined
+    },
+  })
+  const rules = createRulesHolder('off', log, {
+    localFiles: { wireserver: fileOf('wireserver'), imds: fileOf('imds') },
+    onApplied: (items) => scene.applied.push(items),
+  })
+  return Object.assign(scene, {
+    rules,
+    outcome: (endpoint = IMDS) =>
+      rules.decide(endpoint, { ...ALICE, elevated: endpoint !== IMDS }, 'GET', '/x').outcome,
+  })
+}
+
+const switchedOn = (id: string) => Buffer.from(JSON.stringify({ id, useLocalFileRules: true })).toString('base64')
+const LOCAL_IMDS = { ...TO_ALICE, id: switchedOn('host') }
+const LOCAL_WIRESERVER = { id: switchedOn('host'), mode: 'audit', defaultAccess: 'allow' }
+
+test('update() looks at no file while no switch is on, and is done when it returns', () => {
+  const { rules, looks, applied } = localHolder()
+  assert.equal(rules.update({ imds: TO_BOB }), undefined)
+  assert.equal(looks, 0)
+  assert.equal(applied[0]?.imds?.id, 'rules-1-useLocalFileRules-false')
+})
+
+test('update() changes nothing before the file was read', async () => {
+  const scene = localHolder()
+  scene.rules.update({ imds: TO_BOB })
+  const { promise, resolve } = Promise.withResolvers<void>()
+  scene.gate = promise
+  const done = scene.rules.update({ imds: LOCAL_IMDS })
+  assert.equal(scene.outcome(), 'forbidden', 'the rules before')
+  resolve()
+  await done
+  assert.equal(scene.outcome(), 'ok')
+  const line = "Warn IMDS rule id changed from 'rules-1' to 'host-useLocalFileRules-true'."
+  assert.ok(scene.log.lines.includes(line), scene.log.lines.join('\n'))
+})
+
+test('update() with the switch off again waits for a look that is running, and forgets the file', async () => {
+  const scene = localHolder()
+  scene.files.imds = 'fail-closed'
+  void scene.rules.update({ imds: LOCAL_IMDS })
+  await scene.rules.update({ imds: TO_ALICE })
+  assert.equal(scene.outcome(), 'ok')
+  assert.equal(scene.applied.length, 1, 'rules that the host has replaced meanwhile are not applied')
+})
+
+test('reread() merges what the file holds now into what the host sent last', async () => {
+  const scene = localHolder()
+  await scene.rules.update({ imds: LOCAL_IMDS })
+  scene.files.imds = { id: 'mine', rules: { privileges: [{ name: 'none', path: '/x' }] } }
+  await scene.rules.reread()
+  assert.equal(scene.applied.at(-1)?.imds?.id, 'host-useLocalFileRules-true_mine')
+  const { privileges } = scene.applied.at(-1)?.imds?.rules ?? {}
+  assert.deepEqual(
+    privileges?.map(({ name }) => name),
+    ['all', 'LocalFileRules_none'],
+  )
+  scene.files.imds = undefined
+  await scene.rules.reread()
+  assert.deepEqual(scene.applied.at(-1)?.imds?.rules, TO_ALICE.rules)
+})
+
+test('a file of WireServer is not for HostGAPlugin, but one that cannot be used closes both', async () => {
+  const scene = localHolder()
+  scene.files.wireserver = { defaultAccess: 'deny' }
+  await scene.rules.update({ wireserver: { ...LOCAL_WIRESERVER, mode: 'enforce' } })
+  assert.deepEqual([scene.outcome(WIRESERVER), scene.outcome(HOSTGA)], ['forbidden', 'ok'])
+  assert.equal(scene.applied.at(-1)?.hostga?.id, LOCAL_WIRESERVER.id, 'as the host sent it')
+  scene.files.wireserver = 'fail-closed'
+  await scene.rules.update({ wireserver: LOCAL_WIRESERVER })
+  assert.deepEqual([scene.outcome(WIRESERVER), scene.outcome(HOSTGA)], ['forbidden', 'forbidden'])
+})
+
+test('update() tells a malformed switch once', () => {
+  const { rules, log } = localHolder()
+  const id = Buffer.from('{"id": "a", "useLocalFileRules": "true"}').toString('base64')
+  rules.update({ wireserver: { ...LOCAL_WIRESERVER, id } })
+  rules.update({ wireserver: { ...LOCAL_WIRESERVER, id, mode: 'enforce' } })
+  assert.deepEqual(
+    log.lines.filter((line) => line.includes('switch')),
+    [
+      'Warn Wireserver rules: the id decodes to a switch whose useLocalFileRules is not true or false, so local rules are off.',
+    ],
+  )
 })
