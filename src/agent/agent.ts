@@ -42,6 +42,7 @@ import { createLocalRulesFile } from './local-rules.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createRulesHolder, type RulesHolder } from './rules-holder.ts'
+import { createRulesLog, type RulesLog } from './rules-log.ts'
 import { createStatusWriter } from './status-writer.ts'
 import { createTelling, type Telling } from './telling.ts'
 
@@ -82,7 +83,8 @@ export function startAgent(config: Config, version: string): Agent {
     message: (flag) => telling.board.message(MODULES[flag]),
   })
   const rulesDirectory = join(dirname(config.latchKeyFolder), 'rules')
-  const rules = buildRules(config, rulesDirectory, clock, telling)
+  const rulesLog = createRulesLog(config.statusFolder, clock, telling.log)
+  const rules = buildRules(config, rulesDirectory, clock, telling, rulesLog)
   const rulesWatch = createDirectoryWatch({
     directory: rulesDirectory,
     names: Object.values(LOCAL_RULES_FILES),
@@ -142,7 +144,7 @@ export function startAgent(config: Config, version: string): Agent {
     const tasks = [keeping, listening, redirecting, reporting, provisioning.stop()]
     await Promise.race([Promise.all(tasks), clock.sleep(TASK_GRACE_MS)])
     for (const module of ['redirector', 'proxyServer', 'keyKeeper'] as const) telling.board.setState(module, 'STOPPED')
-    await Promise.race([status.write(), clock.sleep(LOG_GRACE_MS)])
+    await Promise.race([Promise.all([status.write(), rulesLog.flush()]), clock.sleep(LOG_GRACE_MS)])
     await telling.logs.close(LOG_GRACE_MS)
   }
   return {
@@ -213,11 +215,17 @@ function buildRedirection(
 /** The names of local rules files, as existing agents have them. */
 const LOCAL_RULES_FILES = { wireserver: 'WireServer_Rules.json', imds: 'IMDS_Rules.json' } as const
 
-function buildRules(config: Config, directory: string, clock: Clock, { log }: Telling): RulesHolder {
+function buildRules(
+  config: Config,
+  directory: string,
+  clock: Clock,
+  { log }: Telling,
+  rulesLog: RulesLog,
+): RulesHolder {
   const file = (endpoint: keyof typeof LOCAL_RULES_FILES, title: 'WireServer' | 'IMDS') =>
     createLocalRulesFile({ title, path: join(directory, LOCAL_RULES_FILES[endpoint]), clock, log })
   const localFiles = { wireserver: file('wireserver', 'WireServer'), imds: file('imds', 'IMDS') }
-  return createRulesHolder(config.canonicalRequestMode, log, { localFiles })
+  return createRulesHolder(config.canonicalRequestMode, log, { localFiles, onApplied: rulesLog.write })
 }
 
 function buildKeeper(

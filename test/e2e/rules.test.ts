@@ -1,7 +1,7 @@
 /** The host's rules, as the executable applies them to real callers. */
 
 import assert from 'node:assert/strict'
-import { copyFileSync, realpathSync } from 'node:fs'
+import { copyFileSync, existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { createMachine, type Machine, waitFor } from './machine.ts'
@@ -100,6 +100,37 @@ describe('the executable follows the rules of the host', () => {
     assert.equal(await ask(USER), 403)
     await machine.host.setRules({ wireserver: OPEN, imds: only({ groupName: 'nosuch' }, 'disabled', 'allow', 'fixed') })
     await waitFor(async () => (await ask(USER)) === 200, 'the changed rules')
+  })
+
+  test('rules that took effect are on disk, for root and its group, in at most five files', async () => {
+    const rules = only({ userName: 'root' }, 'audit', 'deny', 'written')
+    await setImds(rules)
+    const folder = join(machine.folder, 'status')
+    const names = () =>
+      existsSync(folder) ? readdirSync(folder).filter((name) => /^AuthorizationRules_.*\.json$/.test(name)) : []
+    const newest = () => names().sort().at(-1) ?? 'none yet'
+    await waitFor(
+      () => machine.read('status', newest()).includes('"id": "written'),
+      'the rules file',
+      () => machine.read('log', 'ProxyAgent.log'),
+    )
+    assert.match(newest(), /^AuthorizationRules_\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}-\d{19}\.json$/)
+    assert.ok(names().length <= 5, names().join())
+    assert.equal(statSync(join(folder, newest())).mode & 0o777, 0o640)
+
+    const { inputRules, computedRules } = JSON.parse(machine.read('status', newest()))
+    assert.deepEqual(Object.keys(inputRules), ['imds', 'wireserver', 'hostga'])
+    assert.deepEqual(inputRules.imds.rules, rules.rules)
+    assert.deepEqual(inputRules.hostga, OPEN)
+    const { id, ...computed } = computedRules.imds
+    assert.match(id, /^written/)
+    assert.deepEqual(computed, {
+      defaultAllowed: false,
+      mode: 'Audit',
+      privileges: { p: rules.rules.privileges[0] },
+      privilegeAssignments: { p: ['i'] },
+      identities: { i: { name: 'i', userName: 'root' } },
+    })
   })
 
   test('a rule set whose document is invalid leaves the last good one in force', async () => {
