@@ -1,7 +1,8 @@
 /**
  * Twins: other spellings of a denied request. In canonical mode enforce, which of them stay denied?
  *
- * These relations hold, whatever the rules:
+ * These relations hold, whatever the rules say, as long as their mode is enforce (audit softens each denial, disabled asks
+ * nobody, and an endpoint without rules has nothing to deny):
  *   1. Same meaning. When the canonical matcher denies a request, it denies every request of the same canonical form: letter
  *      case, percent-encoding, repeated or encoded slashes, dots, matrix parameters, a slash at the end, fragments, spellings
  *      of the host, the order of query pairs, pairs that say nothing, `+` for a space.
