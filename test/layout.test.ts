@@ -82,9 +82,9 @@ const PARTS: Readonly<Record<string, Part>> = {
   },
   cli: {
     paths: ['cli/'],
-    uses: ['agent', 'config', 'base'],
+    uses: ['agent', 'config', 'rules', 'base'],
     packages: ['mri', 'valibot'],
-    because: 'the ends are thin',
+    because: 'the ends are thin; authors of rules need the evaluator and no daemon',
   },
   main: { paths: ['main.ts'], uses: ['cli'], because: 'the ends are thin' },
 }

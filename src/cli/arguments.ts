@@ -1,6 +1,8 @@
 /** Reads the command line into one request. Nothing here touches the world. */
 
 import mri from 'mri'
+import type { RulesCommand } from './rules-arguments.ts'
+import { parseRulesArguments } from './rules-arguments.ts'
 
 export type Command =
   | { readonly kind: 'service' | 'console'; readonly configPath: string | undefined }
@@ -8,7 +10,9 @@ export type Command =
   | { readonly kind: 'help' }
   /** `waitSeconds` 0: one query. */
   | { readonly kind: 'status'; readonly waitSeconds: number }
-  | { readonly kind: 'usage-error'; readonly reason: string }
+  | RulesCommand
+  /** `usage` when it is not that of the whole program. */
+  | { readonly kind: 'usage-error'; readonly reason: string; readonly usage?: string }
 
 export const USAGE = `Usage: azure-proxy-agent [OPTIONS] [console]
 
@@ -19,6 +23,7 @@ Without an argument it runs as a service until it is told to stop by a signal.
 Commands:
   console            run in the foreground, logs on standard output, until Enter is pressed
   help               print this text
+  rules              check, explain and test rules, without a service: see rules --help
 
 Options:
   -c, --config FILE  configuration file (default: /etc/azure/proxy-agent.json, or proxy-agent.json beside the executable)
@@ -38,6 +43,8 @@ const SHORT: Readonly<Record<string, string>> = { s: 'status', v: 'version', h: 
 
 /** Reads `argv`, the words after the program's name. */
 export function parseArguments(argv: readonly string[]): Command {
+  if (argv[0] === 'rules') return parseRulesArguments(argv.slice(1))
+  if (argv[0] === 'help' && argv[1] === 'rules') return parseRulesArguments([...argv.slice(2), '--help'])
   const words = expandShort(argv)
   if (typeof words === 'string') return error(words)
   const parsed = mri([...words], { string: [...VALUES], boolean: [...FLAGS] })

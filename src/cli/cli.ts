@@ -1,6 +1,8 @@
 /** Turns the command line into an exit code. */
 
+import { readFileSync } from 'node:fs'
 import { systemClock, unixNanoseconds } from '../base/clock.ts'
+import { escapeControls } from '../base/text.ts'
 import { parseArguments, USAGE } from './arguments.ts'
 import { print } from './print.ts'
 
@@ -11,7 +13,7 @@ export async function runCli(argv: readonly string[], version: string): Promise<
   const command = parseArguments(argv)
   switch (command.kind) {
     case 'usage-error':
-      print(2, `azure-proxy-agent: ${command.reason}\n\n${USAGE}`)
+      print(2, `azure-proxy-agent: ${escapeControls(command.reason)}\n\n${command.usage ?? USAGE}`)
       return EXIT_USAGE
     case 'help':
       print(1, USAGE)
@@ -28,6 +30,10 @@ export async function runCli(argv: readonly string[], version: string): Promise<
         sleep: systemClock.sleep,
         unixNanoseconds,
       })
+    }
+    case 'rules': {
+      const { runRules } = await import('./rules.ts')
+      return runRules(command, { print, readFile: (path) => readFileSync(path) })
     }
     default: {
       const { runAgent } = await import('./run.ts')

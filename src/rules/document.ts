@@ -226,6 +226,9 @@ const authorizationRules = v.pipe(
   v.transform((received): AuthorizationRules => present<AuthorizationRules>(received)),
 )
 
+/** The definitions that documents are checked against, for `schema.ts` to write down as JSON Schema. */
+export const DOCUMENT_SCHEMAS = { authorizationRules, authorizationItem, accessControlRules } as const
+
 function parse<Output>(schema: v.GenericSchema<unknown, Output>, json: unknown, at: JsonPath): Output {
   const result = v.safeParse(schema, json, { abortEarly: true, abortPipeEarly: true })
   if (result.success) return result.output

@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { run, runProcess } from './rules-commands.ts'
+
+const ALICE = ['--endpoint', 'imds', '--user', 'alice', '--exe', '/usr/bin/curl']
+
+function explainJson(file: string, caller: readonly string[], target: string, ...options: string[]) {
+  const { status, stdout } = run(['explain', '--json', '--rules', file, ...caller, ...options, 'GET', target])
+  assert.equal(status, 0)
+  return JSON.parse(stdout)
+}
+
+describe('rules explain', () => {
+  test('as a process, prints the decision and both matchers within 80 columns', () => {
+    const { status, stdout, stderr } = runProcess(
+      'explain',
+      '--rules',
+      'item-sound.json',
+      ...ALICE,
+      'GET',
+      '/metadata/instance/x',
+    )
+    assert.deepEqual([status, stderr], [0, ''])
+    assert.match(stdout, /^verdict {4}ok: privilege "instance" is granted to identity "alice" by role\n {11}"reader"/)
+    assert.match(stdout, /^legacy {5}allows: /m)
+    assert.match(stdout, /^canonical {2}allows: /m)
+    assert.deepEqual(
+      stdout.split('\n').filter((line) => line.length > 80),
+      [],
+    )
+  })
+
+  test('--json names the privilege, the role and the identity of a grant', () => {
+    const { verdict, privilege, role, identity, canonical } = explainJson(
+      'item-sound.json',
+      ALICE,
+      '/metadata/instance/x',
+    )
+    const grant = { privilege: 'instance', role: 'reader', identity: 'alice' }
+    assert.deepEqual({ verdict, privilege, role, identity }, { verdict: 'ok', ...grant })
+    assert.deepEqual(canonical, { allowed: true, reason: { kind: 'granted', ...grant } })
+  })
+
+  test('--json gives the code of a request without canonical form, which denies in enforce alone', () => {
+    const target = '/metadata/instance/x%3Fy'
+    for (const [mode, verdict] of [
+      ['off', 'ok'],
+      ['shadow', 'ok'],
+      ['enforce', 'forbidden'],
+    ] as const) {
+      const found = explainJson('item-sound.json', ALICE, target, '--canonical', mode)
+      assert.equal(found.verdict, verdict, mode)
+      assert.deepEqual(found.canonical, { error: 'CANON_EMBQ' }, mode)
+      assert.equal(found.legacy.allowed, true)
+    }
+  })
+
+  test('reads the endpoint of a log, and its mode', () => {
+    const { verdict, reason, ruleSet } = explainJson('log.json', ALICE, '/metadata/identity/x')
+    assert.equal(verdict, 'audit')
+    assert.deepEqual(reason, { kind: 'not-granted', privileges: ['token'] })
+    assert.equal(ruleSet, 'imds-1')
+  })
+
+  test('says that a log has no rules for an endpoint', () => {
+    const caller = ['--endpoint', 'hostga', '--user', 'root', '--elevated']
+    const { verdict, canonical, notes } = explainJson('log.json', caller, '/status')
+    assert.deepEqual([verdict, canonical], ['ok', null])
+    assert.deepEqual(notes, ['The file has no rules for this endpoint.'])
+  })
+
+  test('keeps a caller without --elevated from WireServer', () => {
+    const { verdict, reason } = explainJson('log.json', ['--endpoint', 'wireserver', '--user', 'root'], '/machine')
+    assert.deepEqual([verdict, reason.kind], ['forbidden', 'elevated-only'])
+  })
+
+  test('takes a local rules file as if the host enforced, and says so', () => {
+    const { verdict, mode, notes } = explainJson('local.json', ALICE, '/metadata/identity/oauth2/token')
+    assert.deepEqual([verdict, mode], ['forbidden', 'enforce'])
+    assert.match(notes[0], /as if the host sent nothing but the mode enforce/)
+  })
+
+  test('exits with 1 and names the place when the rules cannot be used', () => {
+    const files = { 'bad.json': '{\n  "mode": "enforce",\n  "mode": "audit"\n}' }
+    const { status, stdout, stderr } = run(['explain', '--rules', 'bad.json', ...ALICE, 'GET', '/'], files)
+    assert.deepEqual([status, stdout], [1, ''])
+    assert.match(stderr, /^bad\.json:3:3: error: member 'mode' stands twice in one object \(duplicate-member\)\n/)
+  })
+})
