@@ -289,6 +289,16 @@ function lintPrivilege(
       const message = `privilege '${name}' has an empty query parameter or value, the rules are refused`
       report('error', 'parameter-empty', where, message, 'Give the parameter a value, or leave it out.')
     }
+    if (`${key}${value}`.includes('+')) {
+      const message = `query parameter '${key}' holds a plus: one matcher reads a plus there, the other a space`
+      report(
+        'warning',
+        'parameter-plus',
+        where,
+        message,
+        'Rely on it in a grant alone: as a restriction it can be evaded.',
+      )
+    }
     if (lower.has(key.toLowerCase())) {
       const message = `query parameter '${key}' differs from another in letter case alone, the last one counts`
       report('error', 'duplicate-parameter', where, message, 'Keep one of the two.')

@@ -119,8 +119,8 @@ const TEST: JsonSchema = {
         properties: {
           name: { type: 'string' },
           endpoint: ENDPOINT,
-          method: { type: 'string', examples: ['GET', 'POST', 'PUT'] },
-          target: { type: 'string', examples: ['/metadata/instance?api-version=2021-02-01'] },
+          method: { type: 'string', minLength: 1, examples: ['GET', 'POST', 'PUT'] },
+          target: { type: 'string', minLength: 1, examples: ['/metadata/instance?api-version=2021-02-01'] },
           user: { type: 'string' },
           groups: { type: 'array', items: { type: 'string' } },
           exe: { description: 'Path of the executable; absent: not known.', type: 'string' },

@@ -126,6 +126,11 @@ describe('lintRules() finds', () => {
       withPrivilege({ path: '/a/', queryParameters: { '': '1' } }),
       ['error path-never-matches'],
     ],
+    [
+      'a plus in a parameter',
+      withPrivilege({ path: '/a/', queryParameters: { k: 'a+b' } }),
+      ['warning parameter-plus'],
+    ],
     ['an identity without selectors', withIdentity({}), ['error identity-anyone']],
     ['an identity by process name alone', withIdentity({ processName: 'curl' }), ['warning identity-anyone']],
     ['an identity by executable alone', withIdentity({ exePath: '/usr/bin/curl' }), ['warning identity-anyone']],

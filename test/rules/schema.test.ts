@@ -34,6 +34,7 @@ const KEYWORDS: Readonly<Record<string, Check>> = {
   enum: (value, words: readonly unknown[]) => words.includes(value),
   anyOf: (value, schemas: readonly JsonSchema[], _schema, root) => schemas.some((each) => isValid(value, each, root)),
   pattern: (value, pattern: string) => typeof value !== 'string' || new RegExp(pattern, 'u').test(value),
+  minLength: (value, limit: number) => typeof value !== 'string' || [...value].length >= limit,
   maxLength: (value, limit: number) => typeof value !== 'string' || [...value].length <= limit,
   maxItems: (value, limit: number) => !Array.isArray(value) || value.length <= limit,
   minItems: (value, limit: number) => !Array.isArray(value) || value.length >= limit,
@@ -198,6 +199,7 @@ describe('makeSchema()', () => {
     const one = { method: 'GET', target: '/', user: 'a', expect: 'ok' }
     assert.equal(isValid({ rules: {}, cases: [one] }, schema), true)
     assert.equal(isValid({ rules: {}, cases: [] }, schema), false)
+    assert.equal(isValid({ rules: {}, cases: [{ ...one, target: '' }] }, schema), false)
     assert.equal(isValid({ rules: {}, cases: [{ ...one, expcet: 'ok' }] }, schema), false)
     assert.equal(isValid({ rules: {}, cases: [{ ...one, expect: 'maybe' }] }, schema), false)
   })
