@@ -19,7 +19,7 @@ import { findOverlaps } from './overlap.ts'
 import type { OpenedRules, RulesFormat } from './rules-file.ts'
 import { findRefusedDuplicates, openRules, RulesFileError, readItem, readItems, readLocal } from './rules-file.ts'
 import { matchesEveryone } from './selectors.ts'
-import { resolveMode } from './snapshot.ts'
+import { type EndpointItems, resolveMode } from './snapshot.ts'
 
 export type Severity = 'error' | 'warning'
 
@@ -85,6 +85,7 @@ export function lintRules(text: string, fileName = ''): LintResult {
     report('warning', 'unknown-member', path, `member '${name}' has no meaning here`, `Known are ${known.join(', ')}.`)
   }
   try {
+    if (format === 'document') lintIgnoredItem(readItems(opened), opened, report)
     for (const { item, at } of readEntries(opened)) lintItem(item, at, format === 'local', report)
   } catch (error) {
     found.push(findingOf(error))
@@ -112,6 +113,22 @@ function readEntries(opened: OpenedRules): Entry[] {
     const item = items[name]
     return item === undefined ? [] : [{ item, at: [...opened.at, name] }]
   })
+}
+
+/** What a document says of HostGAPlugin has never counted. A log is written with what did. */
+function lintIgnoredItem(items: EndpointItems, { document, at }: OpenedRules, report: Report): void {
+  const path = [...at, 'hostga']
+  const place = document.locate(path)
+  const around = document.locate(at)
+  if (place.line === around.line && place.column === around.column) return
+  const instead = items.wireserver === undefined ? 'has no rules' : "goes by those of 'wireserver'"
+  report(
+    'warning',
+    'item-ignored',
+    path,
+    `'hostga' is passed over: HostGAPlugin ${instead}`,
+    "Write 'wireserver' alone.",
+  )
 }
 
 /** Reads local rules by their shape alone, so that one contradiction does not hide the next. */

@@ -131,6 +131,8 @@ describe('lintRules() finds', () => {
       withPrivilege({ path: '/a/', queryParameters: { k: 'a+b' } }),
       ['warning parameter-plus'],
     ],
+    ['an item that has never counted', { hostga: item(null), wireserver: item(null) }, ['warning item-ignored']],
+    ['nothing in a document for two endpoints', { authorizationRules: { imds: item(), wireserver: null } }, []],
     ['an identity without selectors', withIdentity({}), ['error identity-anyone']],
     ['an identity by process name alone', withIdentity({ processName: 'curl' }), ['warning identity-anyone']],
     ['an identity by executable alone', withIdentity({ exePath: '/usr/bin/curl' }), ['warning identity-anyone']],
