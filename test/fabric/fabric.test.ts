@@ -243,10 +243,13 @@ test('Fabric counts and hashes a log upload of 100 MiB without holding it, and r
     big.write(put(sizeBytes + 1))
     for (let sent = 0; sent <= sizeBytes && !big.destroyed; sent += piece.length) {
       if (!big.write(piece))
-        await Promise.race([
-          new Promise((resolve) => big.once('drain', resolve)),
-          new Promise((resolve) => big.once('close', resolve)),
-        ])
+        await new Promise<void>((resolve) => {
+          const go = () => {
+            for (const event of ['drain', 'close']) big.off(event, go)
+            resolve()
+          }
+          for (const event of ['drain', 'close']) big.once(event, go)
+        })
     }
     const refused = await fabric.waitForRequest((request) => request.decision === 'cut-off', 20_000)
     big.destroy()
