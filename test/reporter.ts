@@ -3,6 +3,7 @@
  * Source: Node.js documentation, test runner, custom reporters.
  */
 
+import { appendFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import { inspect } from 'node:util'
 
@@ -60,7 +61,11 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
       // A suite passes or fails by its tests, which are told by themselves.
       if (data.details?.type === 'suite' && (type === 'test:pass' || isOfSubtests(data.details.error))) continue
       if (type === 'test:pass') count.passed++
-      else count.failed++
+      else {
+        count.failed++
+        // Whoever asked for the names of the files that failed may run them again.
+        if (process.env.FAILED_FILES !== undefined) appendFileSync(process.env.FAILED_FILES, `${file}\n`)
+      }
       if (data.skip !== undefined && data.skip !== false) skips.push(`﹣ ${data.name}: ${data.skip}\n`)
       if (type === 'test:fail') {
         const cause = data.details?.error?.cause ?? data.details?.error

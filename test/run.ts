@@ -6,7 +6,8 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 
 const ROOT = dirname(import.meta.dirname)
@@ -47,6 +48,30 @@ function run(command: readonly string[]): boolean {
   return result.status === 0
 }
 
+/**
+ * Runs a layer. Files that fail beside others are run once more alone, and that is told: a machine too busy to keep a
+ * time is no fault, and a fault fails again.
+ */
+function runLayer(command: readonly string[]): boolean {
+  const folder = mkdtempSync(join(tmpdir(), 'apa-run-'))
+  const list = join(folder, 'failed')
+  try {
+    process.env.FAILED_FILES = list
+    if (run(command)) return true
+    delete process.env.FAILED_FILES
+    const failed = existsSync(list) ? [...new Set(readFileSync(list, 'utf8').split('\n').filter(Boolean))] : []
+    if (failed.length === 0 || failed.length > MAX_FILES_AGAIN) return false
+    process.stdout.write(`\n== once more, alone: ${failed.join(' ')}\n`)
+    return run(nodeTest(1, ...failed))
+  } finally {
+    delete process.env.FAILED_FILES
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** More than these failing is not a busy machine. */
+const MAX_FILES_AGAIN = 3
+
 /** Builds once for all layers, unless another executable is to be tested. */
 function provideExecutable(): boolean {
   if (process.env.AGENT_UNDER_TEST !== undefined) return existsSync(process.env.AGENT_UNDER_TEST)
@@ -73,7 +98,7 @@ function main(names: readonly string[]): number {
       if (!isBuilt) return 1
     }
     process.stdout.write(`\n== ${layer.name}\n`)
-    if (!run(layer.command)) {
+    if (!runLayer(layer.command)) {
       process.stderr.write(`\nFailed: ${layer.name}\n`)
       return 1
     }

@@ -65,7 +65,8 @@ describe('unixNanoseconds()', () => {
       readings.add(unixNanoseconds())
       for (const endMs = performance.now() + 0.05; performance.now() < endMs; );
     }
-    assert.ok(readings.size > 40, `${readings.size} of 50 differ`)
+    // Whole milliseconds would give three or four; a busy machine may pause us between two readings.
+    assert.ok(readings.size > 10, `${readings.size} of 50 differ`)
   })
 })
 
