@@ -10,17 +10,10 @@
 
 import { readFileSync, statfsSync } from 'node:fs'
 import { AgentError } from '../base/errors.ts'
+import { parseMounts } from '../sys/mountinfo.ts'
 
 /** Source: linux/magic.h, CGROUP2_SUPER_MAGIC. */
 const CGROUP2_SUPER_MAGIC = 0x63677270
-
-/** One line of mountinfo, as far as it matters here. */
-export interface Mount {
-  /** Which directory of the file system is mounted: `/` for all of it. */
-  readonly root: string
-  readonly mountPoint: string
-  readonly fileSystem: string
-}
 
 /** What `findCgroup()` looks at. */
 export interface CgroupEnv {
@@ -49,7 +42,7 @@ const REAL_ENV: CgroupEnv = {
  */
 export function findCgroup(configured: string | undefined, env: CgroupEnv = REAL_ENV): CgroupChoice {
   if (configured !== undefined && env.isCgroup2(configured)) return { path: configured, from: 'configuration' }
-  const mounts = parseMountinfo(env.readMountinfo()).filter((mount) => mount.fileSystem === 'cgroup2')
+  const mounts = parseMounts(env.readMountinfo()).filter((mount) => mount.fileSystem === 'cgroup2')
   const whole = mounts.find((mount) => mount.root === '/' && env.isCgroup2(mount.mountPoint))
   if (whole !== undefined) return { path: whole.mountPoint, from: 'mountinfo' }
   const seen = mounts.map((mount) => `${mount.mountPoint} (root ${mount.root})`).join(', ')
@@ -60,27 +53,6 @@ export function findCgroup(configured: string | undefined, env: CgroupEnv = REAL
       : `Cannot find a cgroup2 directory: only parts of the tree are mounted: ${seen}`,
     { configured, hint: 'mount cgroup2, or set cgroupRoot to the directory that covers the machine' },
   )
-}
-
-/**
- * Reads mountinfo. Lines that do not have its form are left out.
- *
- *     36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
- *                root  mount point     optional… -  type
- */
-export function parseMountinfo(text: string): Mount[] {
-  return text.split('\n').flatMap((line) => {
-    const fields = line.split(' ')
-    const separator = fields.indexOf('-', 6)
-    const [root, mountPoint, fileSystem] = [fields[3], fields[4], separator === -1 ? undefined : fields[separator + 1]]
-    if (root === undefined || mountPoint === undefined || fileSystem === undefined) return []
-    return [{ root: unescapeOctal(root), mountPoint: unescapeOctal(mountPoint), fileSystem }]
-  })
-}
-
-/** The kernel writes space, tab, line feed, backslash and `#` as three octal digits; other bytes are UTF-8 as they are. */
-function unescapeOctal(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
 }
 
 function isCgroup2(path: string): boolean {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { findCgroup, parseMountinfo } from '../../src/ebpf/cgroup.ts'
+import { findCgroup } from '../../src/ebpf/cgroup.ts'
 
 const fixture = (name: string) =>
   readFileSync(join(import.meta.dirname, '../fixtures', `mountinfo-${name}.txt`), 'utf8')
@@ -66,21 +66,4 @@ describe('findCgroup()', () => {
       message: /no cgroup2 file system is mounted/,
     })
   })
-})
-
-describe('parseMountinfo()', () => {
-  test('reads octal escapes, optional fields and types with a dot', () => {
-    const text = [
-      '36 35 98:0 /a\\040b /mnt/tab\\011line\\012back\\134slash rw shared:1 master:2 - fuse.sshfs host:/x rw',
-      '37 35 98:0 / /mnt/ünïcode rw - cgroup2 - rw',
-    ].join('\n')
-    assert.deepEqual(parseMountinfo(text), [
-      { root: '/a b', mountPoint: '/mnt/tab\tline\nback\\slash', fileSystem: 'fuse.sshfs' },
-      { root: '/', mountPoint: '/mnt/ünïcode', fileSystem: 'cgroup2' },
-    ])
-  })
-
-  for (const line of ['', '36 35 98:0 /', '36 35 98:0 / /mnt rw shared:1', '36 35 98:0 / /mnt rw -', 'garbage']) {
-    test(`leaves out ${JSON.stringify(line)}`, () => assert.deepEqual(parseMountinfo(line), []))
-  }
 })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 import { statDevice } from '../../src/ebpf/records.ts'
 import { isWithin, type Mount, parseMounts, readMounts } from '../../src/sys/mountinfo.ts'
 import { temporaryFolder } from '../fakes/temporary-folder.ts'
@@ -90,3 +90,21 @@ for (const [path, mountPoint, expected] of PLACES) {
     assert.equal(isWithin(path, mountPoint), expected)
   })
 }
+
+describe('parseMounts(), as the choice of a cgroup reads it,', () => {
+  test('reads octal escapes, optional fields and types with a dot', () => {
+    const text = [
+      '36 35 98:0 /a\\040b /mnt/tab\\011line\\012back\\134slash rw shared:1 master:2 - fuse.sshfs host:/x rw',
+      '37 35 98:0 / /mnt/ünïcode rw - cgroup2 - rw',
+    ].join('\n')
+    const mounts = parseMounts(text).map(({ root, mountPoint, fileSystem }) => ({ root, mountPoint, fileSystem }))
+    assert.deepEqual(mounts, [
+      { root: '/a b', mountPoint: '/mnt/tab\tline\nback\\slash', fileSystem: 'fuse.sshfs' },
+      { root: '/', mountPoint: '/mnt/ünïcode', fileSystem: 'cgroup2' },
+    ])
+  })
+
+  for (const line of ['', '36 35 98:0 /', '36 35 98:0 / /mnt rw shared:1', '36 35 98:0 / /mnt rw -', 'garbage']) {
+    test(`leaves out ${JSON.stringify(line)}`, () => assert.deepEqual(parseMounts(line), []))
+  }
+})
