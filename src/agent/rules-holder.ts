@@ -8,7 +8,7 @@ import type { Endpoint, EndpointName } from '../base/endpoints.ts'
 import type { Log } from '../base/log.ts'
 import type { Caller } from '../identity/caller.ts'
 import { type CanonicalMode, decide, type Verdict } from '../rules/decide.ts'
-import type { AuthorizationRules } from '../rules/document.ts'
+import type { AuthorizationItem, AuthorizationRules } from '../rules/document.ts'
 import { mergeLocalRules, readRuleId } from '../rules/local-rules.ts'
 import { compileSnapshot, type EndpointItems, hashItem, itemsOf, type PolicySnapshot } from '../rules/snapshot.ts'
 import type { LocalOutcome, LocalRulesFile } from './local-rules.ts'
@@ -50,7 +50,6 @@ export function createRulesHolder(
   let received: AuthorizationRules = {}
   /** The ids of what is in force, as the host sent them. */
   let ids = idsOf({})
-  let hashes = hashesOf({})
   let snapshot: PolicySnapshot = compileSnapshot({}, 0).result
   /** Whether the last look at the files found one that counts. */
   let isLocal = false
@@ -59,8 +58,8 @@ export function createRulesHolder(
 
   const apply = (outcomes: LocalOutcomes) => {
     const items = mergeAll(received, outcomes)
-    const [nextIds, nextHashes] = [idsOf(received), hashesOf(items)]
-    if (nextHashes === hashes && ENDPOINTS.every((each) => nextIds[each] === ids[each])) return
+    const nextIds = idsOf(received)
+    if (isInForce(items, snapshot) && ENDPOINTS.every((each) => nextIds[each] === ids[each])) return
     const compiled = compileSnapshot(items, snapshot.epoch + 1)
     for (const endpoint of ENDPOINTS) {
       const [old, now] = [ids[endpoint], nextIds[endpoint]]
@@ -74,7 +73,6 @@ export function createRulesHolder(
     }
     log.info(`Rules of epoch ${compiled.result.epoch} are in force`)
     ids = nextIds
-    hashes = nextHashes
     snapshot = compiled.result
     onApplied?.(items, snapshot)
   }
@@ -144,6 +142,14 @@ function idsOf(rules: AuthorizationRules): Readonly<Record<EndpointName, string>
   return { wireserver: items.wireserver?.id ?? '', imds: items.imds?.id ?? '', hostga: items.hostga?.id ?? '' }
 }
 
-function hashesOf(items: EndpointItems): string {
-  return ENDPOINTS.map((endpoint) => (items[endpoint] === undefined ? '-' : hashItem(items[endpoint]))).join()
+/** Tells whether `snapshot` was compiled from items of this content. HostGAPlugin often has WireServer's very item. */
+function isInForce(items: EndpointItems, snapshot: PolicySnapshot): boolean {
+  const hashes = new Map<AuthorizationItem, string>()
+  return ENDPOINTS.every((endpoint) => {
+    const item = items[endpoint]
+    if (item === undefined) return snapshot[endpoint] === undefined
+    const hash = hashes.get(item) ?? hashItem(item)
+    hashes.set(item, hash)
+    return hash === snapshot[endpoint]?.hash
+  })
 }
