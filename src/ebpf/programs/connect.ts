@@ -31,6 +31,7 @@ import { FLAG_DIRECT, FLAG_REDUCED, RECORD, RECORD_BYTES } from '../records.ts'
 import { describeCaller, identifyCaller, isReduced } from './caller.ts'
 import { IPPROTO_TCP, PROCEED, REFUSE, SOCK_ADDR } from './context.ts'
 import { count } from './counters.ts'
+import { addressPendingByCookie } from './pending-by-cookie.ts'
 import type { ProgramOptions } from './program.ts'
 import { STACK } from './stack.ts'
 
@@ -180,11 +181,7 @@ function rememberInSocket(): Line[] {
 /** `pending[cookie(ctx)] = record`, or refuse. For kernels without socket storage in these programs. */
 function rememberByCookie(): Line[] {
   return [
-    mov64(R1, R6),
-    call('get_socket_cookie'),
-    store(FP, STACK.cookie, R0, Double),
-    loadMap(R1, 'pending'),
-    ...stackAddress(R2, STACK.cookie),
+    ...addressPendingByCookie(),
     ...stackAddress(R3, STACK.record),
     mov64(R4, 0), // flags = ANY
     call('map_update_elem'),
@@ -204,14 +201,7 @@ function forgetInSocket(): Line[] {
 
 /** `r0 = pending.delete(cookie(ctx))` */
 function forgetByCookie(): Line[] {
-  return [
-    mov64(R1, R6),
-    call('get_socket_cookie'),
-    store(FP, STACK.cookie, R0, Double),
-    loadMap(R1, 'pending'),
-    ...stackAddress(R2, STACK.cookie),
-    call('map_delete_elem'),
-  ]
+  return [...addressPendingByCookie(), call('map_delete_elem')]
 }
 
 /** `ctx->address = record.listener; ctx->user_port = record.listenerPort` */

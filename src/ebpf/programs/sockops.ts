@@ -54,6 +54,7 @@ import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/l
 import { FLAG_DIRECT, RECORD } from '../records.ts'
 import { ACTIVE_ESTABLISHED_CB, SOCK_OPS, TCP_CONNECT_CB } from './context.ts'
 import { count } from './counters.ts'
+import { addressPendingByCookie } from './pending-by-cookie.ts'
 import { defineProgram, type ProgramOptions, type ProgramSpec } from './program.ts'
 import { STACK } from './stack.ts'
 
@@ -154,14 +155,7 @@ function recallFromSocket(): Line[] {
 
 /** `r0 = pending[cookie(ctx)]` */
 function recallByCookie(): Line[] {
-  return [
-    mov64(R1, R6),
-    call('get_socket_cookie'),
-    store(FP, STACK.cookie, R0, Double),
-    loadMap(R1, 'pending'),
-    ...stackAddress(R2, STACK.cookie),
-    call('map_lookup_elem'),
-  ]
+  return [...addressPendingByCookie(), call('map_lookup_elem')]
 }
 
 /** `connections[key] = *r7`, or goto not filed */
