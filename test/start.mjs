@@ -1,6 +1,6 @@
 /**
- * Makes a bare machine ready and starts a task on the pinned Node: `node test/start.mjs [--light] TASK.ts [ARGUMENTS]`.
- * `--light`: the task makes no namespaces and runs no clients.
+ * Makes a bare machine ready and starts a task on the pinned Node: `node test/start.mjs [--light|--bench] TASK.ts [ARGUMENTS]`.
+ * `--light`: the task makes no namespaces and runs no clients. `--bench`: it measures with nginx and wrk.
  *
  * Plain JavaScript for whatever Node runs npm here, since nothing of ours may be installed yet. What is missing is
  * installed: the locked packages by `npm ci`, the Debian packages by apt-get (as root). What is there costs nothing.
@@ -26,6 +26,10 @@ const LAB_PACKAGES = [
   { name: 'curl', command: 'curl' },
   { name: 'python3', command: '/usr/bin/python3' },
   { name: 'util-linux', command: 'nsenter' },
+]
+const BENCH_PACKAGES = [
+  { name: 'nginx-light', command: 'nginx' },
+  { name: 'wrk', command: 'wrk' },
 ]
 
 const LIBRARY_FOLDERS = ['/lib', '/usr/lib', '/lib64', '/usr/lib64'].flatMap((folder) => [
@@ -108,10 +112,14 @@ function installNpmPackages() {
 }
 
 const words = process.argv.slice(2)
-const isLight = words[0] === '--light'
-const [task, ...rest] = isLight ? words.slice(1) : words
-if (task === undefined) fail('Usage: node test/start.mjs [--light] TASK.ts [ARGUMENTS]')
-installDebianPackages(isLight ? RUNTIME_PACKAGES : [...RUNTIME_PACKAGES, ...LAB_PACKAGES])
+const PACKAGES = {
+  '--light': RUNTIME_PACKAGES,
+  '--bench': [...RUNTIME_PACKAGES, ...LAB_PACKAGES, ...BENCH_PACKAGES],
+}
+const packages = PACKAGES[words[0]]
+const [task, ...rest] = packages === undefined ? words : words.slice(1)
+if (task === undefined) fail('Usage: node test/start.mjs [--light|--bench] TASK.ts [ARGUMENTS]')
+installDebianPackages(packages ?? [...RUNTIME_PACKAGES, ...LAB_PACKAGES])
 installNpmPackages()
 const child = spawn(NODE, ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {
   cwd: ROOT,

@@ -1,5 +1,5 @@
 /**
- * How long rules take: compiling a document, and deciding a request on it. `npm run bench`.
+ * How long rules take: compiling a document, and deciding a request on it. `npm run bench -- rules`.
  *
  * Figures are the best of several rounds of one run, since other work on the machine only ever adds. Nothing is asserted:
  * a machine that is slow today is no fault of the code.

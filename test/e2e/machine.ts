@@ -28,6 +28,8 @@ export interface MachineOptions {
   readonly hostArguments?: readonly string[]
   /** Keys of the configuration file to set or replace. */
   readonly config?: Readonly<Record<string, unknown>>
+  /** Executable in place of the one under test. */
+  readonly executable?: string
   /** Leave host or agent for the test to start. Default: both are started and provisioned. */
   readonly start?: { readonly host?: boolean; readonly agent?: boolean }
 }
@@ -124,7 +126,8 @@ export class Machine implements AsyncDisposable {
   /** Starts the executable under test; `args` go in front of a possible command. Does not wait. */
   startAgent(args: readonly string[] = [], options: RunOptions = {}): AgentProcess {
     this.#startedAtMs = Date.now()
-    const child = this.lab.spawn(AGENT_UNDER_TEST, ['--config', this.configPath, ...args], options)
+    const executable = this.#options.executable ?? AGENT_UNDER_TEST
+    const child = this.lab.spawn(executable, ['--config', this.configPath, ...args], options)
     const output = collect(child)
     this.#outputs.push(output)
     const ended = once(child, 'close').then(([code, signal]) => ({

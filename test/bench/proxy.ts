@@ -1,0 +1,274 @@
+/**
+ * What a request through the agent costs: requests a second, latency, CPU time, memory, start-up.
+ *
+ *   wrk ──► nginx as the host                     "direct"
+ *   wrk ──► nginx as a plain proxy ──► host       "nginx": signs nothing, asks nobody
+ *   wrk ──► kernel ──► agent ──► host             "agent", and any other executable that is named
+ *
+ * All in network namespaces with the real addresses and real redirection. What is measured has one processor, load and
+ * host have another, so that a figure says what one processor carries. Rounds go through all subjects in turn, and
+ * ratios are made within a round: a machine that is slow for a while is slow for all of them.
+ */
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { AGENT_UNDER_TEST, createMachine, type Machine } from '../e2e/machine.ts'
+import { PATHS, PLAIN_PROXY, startFastHost, startPlainProxy } from './nginx.ts'
+import { cpuUs, memory, peakRssMb } from './processes.ts'
+import { bindProcess, processors } from './processors.ts'
+import { median, renderTable, round } from './table.ts'
+import { type LoadResult, runWrk, WRK_SCRIPT } from './wrk.ts'
+
+const USAGE = `Usage: npm run bench -- proxy [OPTIONS]
+
+  --rounds N      rounds through all subjects (default 5)
+  --seconds N     length of one load (default 3)
+  --other PATH    another executable of the same kind to measure beside ours; may be given again
+  --only NAME     one load alone: ${'keep-alive, 64 KiB, close, one client, half load'}
+  --no-rest       leave out the minute after which memory is read again
+  --config JSON   keys of the agent's configuration to set
+`
+
+const IMDS = '169.254.169.254'
+
+interface Subject {
+  readonly name: string
+  /** In front of the paths. */
+  readonly base: string
+  readonly machine: Machine
+  readonly isRedirected: boolean
+  /** Whose CPU time counts; `undefined`: nobody is in between. */
+  readonly pid: number | undefined
+}
+
+interface Scenario {
+  readonly name: string
+  readonly path: string
+  readonly connections: number
+  readonly isClosing?: boolean
+  /** Requests a second as a share of what the agent carried with as many connections in the first scenario. */
+  readonly share?: number
+}
+
+const SCENARIOS: readonly Scenario[] = [
+  { name: 'keep-alive', path: PATHS.small, connections: 32 },
+  { name: '64 KiB', path: PATHS.large, connections: 32 },
+  { name: 'close', path: PATHS.small, connections: 32, isClosing: true },
+  { name: 'one client', path: PATHS.small, connections: 1 },
+  { name: 'half load', path: PATHS.small, connections: 64, share: 0.5 },
+]
+
+interface Sample extends LoadResult {
+  readonly cpuUsPerRequest: number
+}
+
+/** The last agent starts this often for the start-up figure. */
+const STARTS = 5
+
+const REST_MS = 60_000
+
+interface Options {
+  readonly rounds: number
+  readonly seconds: number
+  readonly executables: readonly string[]
+  readonly scenarios: readonly Scenario[]
+  readonly hasRest: boolean
+  readonly config: Readonly<Record<string, unknown>>
+}
+
+function readOptions(): Options | undefined {
+  const string = { type: 'string' } as const
+  const { values } = parseArgs({
+    options: {
+      rounds: { ...string, default: '5' },
+      seconds: { ...string, default: '3' },
+      other: { ...string, multiple: true, default: [] },
+      only: string,
+      config: { ...string, default: '{}' },
+      'no-rest': { type: 'boolean' },
+      help: { type: 'boolean' },
+    },
+  })
+  if (values.help) return undefined
+  const only = values.only
+  return {
+    rounds: Number(values.rounds),
+    seconds: Number(values.seconds),
+    executables: [AGENT_UNDER_TEST, ...values.other],
+    // A share is of what the first scenario gave.
+    scenarios: SCENARIOS.filter(
+      ({ name }, i) => only === undefined || only === name || (only === 'half load' && i === 0),
+    ),
+    hasRest: values['no-rest'] !== true,
+    config: JSON.parse(values.config),
+  }
+}
+
+/** A machine whose metadata service is the fast stand-in; the rest of its host is the simulated one. */
+async function startMachine(executable: string, options: Options): Promise<Machine> {
+  const machine = await createMachine({
+    executable,
+    hostArguments: ['--enforce', '--imds', '127.0.0.1:3082'],
+    config: {
+      fileLogLevel: 'Info',
+      fileLogLevelForSystemEvents: 'Error',
+      pollKeyStatusIntervalInSeconds: 15,
+      ...options.config,
+    },
+  })
+  await startFastHost(machine.lab, machine.folder, IMDS, processors.load)
+  bindProcess(machine.agent.pid)
+  const signed = await machine.curl(['-H', 'Metadata: true', `http://${IMDS}${PATHS.check}`])
+  if (!signed.body.startsWith('Azure-HMAC-SHA256 ')) throw new Error(`${executable} does not sign: ${signed.body}`)
+  return machine
+}
+
+/** One load on one subject. */
+async function measure(subject: Subject, scenario: Scenario, script: string, seconds: number, pauseMs: number) {
+  const beforeUs = subject.pid === undefined ? 0 : cpuUs(subject.pid)
+  const result = await runWrk(subject.machine.lab, script, processors.load, {
+    url: `${subject.base}${scenario.path}`,
+    connections: scenario.connections,
+    isClosing: scenario.isClosing ?? false,
+    inCgroup: subject.isRedirected,
+    seconds,
+    pauseMs,
+  })
+  const spentUs = subject.pid === undefined ? 0 : cpuUs(subject.pid) - beforeUs
+  return { ...result, cpuUsPerRequest: spentUs / result.requests }
+}
+
+/** Pause of each connection that makes all of them ask `perSecond` times a second. */
+function pauseFor(scenario: Scenario, samples: ReadonlyMap<string, readonly Sample[]>, agent: Subject): number {
+  if (scenario.share === undefined) return 0
+  const reached = samples.get(key(SCENARIOS[0] as Scenario, agent)) ?? []
+  const perSecond = median(reached.map(({ requestsPerSecond }) => requestsPerSecond)) * scenario.share
+  return Math.max(1, Math.round((1000 * scenario.connections) / perSecond))
+}
+
+function key(scenario: Scenario, subject: Subject): string {
+  return `${scenario.name}\0${subject.name}`
+}
+
+async function runRounds(options: Options, subjects: readonly Subject[], script: string) {
+  const samples = new Map<string, Sample[]>()
+  const agent = subjects.find(({ isRedirected }) => isRedirected) as Subject
+  for (let round = 0; round < options.rounds; round++) {
+    for (const scenario of options.scenarios) {
+      for (const subject of subjects) {
+        const pauseMs = pauseFor(scenario, samples, agent)
+        const sample = await measure(subject, scenario, script, options.seconds, pauseMs)
+        const list = samples.get(key(scenario, subject)) ?? []
+        samples.set(key(scenario, subject), [...list, sample])
+      }
+    }
+    process.stderr.write(`round ${round + 1} of ${options.rounds} done\n`)
+  }
+  return samples
+}
+
+/** One row a scenario and subject: medians, and the median of the rounds' ratios to the plain proxy. */
+function summarise(
+  scenarios: readonly Scenario[],
+  subjects: readonly Subject[],
+  samples: ReadonlyMap<string, Sample[]>,
+) {
+  const plain = subjects.find(({ name }) => name === 'nginx') as Subject
+  return scenarios.flatMap((scenario) =>
+    subjects.map((subject) => {
+      const own = samples.get(key(scenario, subject)) ?? []
+      const ofPlain = samples.get(key(scenario, plain)) ?? []
+      const of = (read: (sample: Sample) => number) => median(own.map(read))
+      const ratios = own.map((sample, i) => sample.requestsPerSecond / (ofPlain[i]?.requestsPerSecond ?? Number.NaN))
+      return {
+        load: scenario.name,
+        through: subject.name,
+        'req/s': Math.round(of((sample) => sample.requestsPerSecond)),
+        '/nginx': round(median(ratios), 2),
+        'p50 ms': round(of((sample) => sample.p50Ms)),
+        'p99 ms': round(of((sample) => sample.p99Ms)),
+        'CPU us': subject.pid === undefined ? '-' : round(of((sample) => sample.cpuUsPerRequest)),
+      }
+    }),
+  )
+}
+
+/** Starts `executable` several times. @returns milliseconds until it is provisioned, and until `--version` is out */
+async function measureStarts(executable: string, options: Options) {
+  const provisionedMs: number[] = []
+  await using machine = await createMachine({ executable, start: { agent: false }, config: options.config })
+  for (let start = 0; start < STARTS; start++) {
+    const startMs = performance.now()
+    const agent = machine.startAgent()
+    await machine.waitUntilProvisioned()
+    provisionedMs.push(performance.now() - startMs)
+    agent.kill('SIGTERM')
+    await agent.ended
+  }
+  return round(median(provisionedMs))
+}
+
+/** Processor time per second of a running agent that nobody asks anything, in milliseconds. */
+async function measureIdle(pid: number): Promise<number> {
+  const seconds = 10
+  const beforeUs = cpuUs(pid)
+  await sleep(seconds * 1000)
+  return round((cpuUs(pid) - beforeUs) / 1000 / seconds)
+}
+
+async function run(options: Options): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'apa-bench-'))
+  const script = join(folder, WRK_SCRIPT.name)
+  writeFileSync(script, WRK_SCRIPT.text)
+  await using machines = new AsyncDisposableStack()
+  machines.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const agents: Subject[] = []
+  for (const [i, executable] of options.executables.entries()) {
+    const machine = machines.use(await startMachine(executable, options))
+    const name = i === 0 ? 'agent' : `${basename(executable)} ${i}`
+    agents.push({ name, base: `http://${IMDS}`, machine, isRedirected: true, pid: machine.agent.pid })
+  }
+  const { machine } = agents[0] as Subject
+  const proxy = await startPlainProxy(machine.lab, machine.folder, IMDS, processors.subject)
+  const subjects: Subject[] = [
+    { name: 'direct', base: `http://${IMDS}`, machine, isRedirected: false, pid: undefined },
+    { name: 'nginx', base: PLAIN_PROXY, machine, isRedirected: false, pid: proxy.pid },
+    ...agents,
+  ]
+  await sleep(2000)
+  const before = new Map<string, object>()
+  for (const { name, pid } of agents) {
+    const { rssMb, privateMb } = memory(pid as number)
+    before.set(name, {
+      'idle MB': round(rssMb),
+      'idle private MB': round(privateMb),
+      'idle CPU ms/s': await measureIdle(pid as number),
+    })
+  }
+  const samples = await runRounds(options, subjects, script)
+  const rows = summarise(options.scenarios, subjects, samples)
+  const peaks = agents.map(({ pid }) => peakRssMb(pid as number))
+  if (options.hasRest) await sleep(REST_MS)
+  const memoryRows = []
+  for (const [i, { name, pid }] of agents.entries()) {
+    const after = memory(pid as number)
+    memoryRows.push({
+      through: name,
+      ...before.get(name),
+      'peak MB': round(peaks[i] as number),
+      'after MB': round(after.rssMb),
+      'after private MB': round(after.privateMb),
+      'provisioned ms': await measureStarts(options.executables[i] as string, options),
+    })
+  }
+  process.stdout.write(`${renderTable(rows)}\n${renderTable(memoryRows)}`)
+  const setting = { rounds: options.rounds, seconds: options.seconds, processors: availableParallelism() }
+  process.stdout.write(`${JSON.stringify({ bench: 'proxy', ...setting, loads: rows, memory: memoryRows })}\n`)
+}
+
+const options = readOptions()
+if (options === undefined) process.stdout.write(USAGE)
+else await run(options)
