@@ -20,7 +20,11 @@ export interface Clock {
  */
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
-  monotonicMs: () => uptime() * 1000,
+  monotonicMs: createBootClock(
+    () => uptime() * 1000,
+    () => performance.now(),
+    () => Date.now(),
+  ),
   sleep: async (ms, signal) => {
     try {
       await delay(ms, undefined, signal === undefined ? undefined : { signal })
@@ -28,6 +32,33 @@ export const systemClock: Clock = {
       // Woken early: that is what the signal is for.
     }
   },
+}
+
+/** How long a reading of the boot clock is carried on by the clocks that cost nothing. */
+const CARRY_MS = 1000
+
+/** A difference between these clocks that is no rounding: the machine was suspended, or its wall clock set. */
+const STEP_MS = 20
+
+/**
+ * Makes a clock that counts time spent suspended and is cheap to read: the boot clock costs 5 µs, and a request reads it
+ * several times. Between its readings the running clock carries it on, which stands still while suspended; the wall clock
+ * does not, so a suspension shows at once as a difference between the two.
+ */
+export function createBootClock(bootMs: () => number, runningMs: () => number, wallMs: () => number): () => number {
+  let readAt = { runningMs: Number.NEGATIVE_INFINITY, wallMs: 0 }
+  let offsetMs = Number.NEGATIVE_INFINITY
+  return () => {
+    const running = runningMs()
+    const wall = wallMs()
+    const passedMs = running - readAt.runningMs
+    if (passedMs >= CARRY_MS || Math.abs(wall - readAt.wallMs - passedMs) > STEP_MS) {
+      readAt = { runningMs: running, wallMs: wall }
+      // The coarser clock is behind by as much as its resolution: never back.
+      offsetMs = Math.max(offsetMs, bootMs() - running)
+    }
+    return running + offsetMs
+  }
 }
 
 /** Resolves when `signal` is aborted, at once when it was already. */

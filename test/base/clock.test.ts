@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { describe, test } from 'node:test'
-import { processAgeMs, systemClock, unixNanoseconds } from '../../src/base/clock.ts'
+import { createBootClock, processAgeMs, systemClock, unixNanoseconds } from '../../src/base/clock.ts'
 
 describe('systemClock', () => {
   test('sleep() takes its time', async () => {
@@ -37,6 +37,57 @@ describe('systemClock', () => {
     )
     const passedMs = (readings.at(-1) as number) - (readings[0] as number)
     assert.ok(passedMs >= 40 && passedMs < 30_000, `${passedMs} ms`)
+  })
+})
+
+describe('createBootClock()', () => {
+  const make = () => {
+    const now = { boot: 5000, running: 100, wall: 1_000_000, reads: 0 }
+    const clock = createBootClock(
+      () => {
+        now.reads++
+        return Math.floor(now.boot / 10) * 10
+      },
+      () => now.running,
+      () => now.wall,
+    )
+    const pass = (ms: number) => {
+      now.boot += ms
+      now.running += ms
+      now.wall += ms
+    }
+    return { now, clock, pass }
+  }
+
+  test('reads the boot clock once a second', () => {
+    const { now, clock, pass } = make()
+    for (let i = 0; i < 1000; i++) {
+      clock()
+      pass(3)
+    }
+    assert.ok(now.reads >= 3 && now.reads <= 4, `${now.reads} reads in 3 s`)
+  })
+
+  test('counts time spent suspended at the first reading after it', () => {
+    const { now, clock, pass } = make()
+    clock()
+    pass(5)
+    const before = clock()
+    now.boot += 60_000
+    now.wall += 60_000
+    assert.ok(Math.abs(clock() - before - 60_000) <= 10)
+  })
+
+  test('is not moved by the wall clock, and never goes back', () => {
+    const { now, clock, pass } = make()
+    let last = clock()
+    for (const stepMs of [3_600_000, 0, -7_200_000, 0, 17, 0, -17, 25, 0, -25]) {
+      now.wall += stepMs
+      pass(1)
+      const reading = clock()
+      assert.ok(reading >= last && reading - last <= 12, `${reading - last} ms after a step of ${stepMs} ms`)
+      last = reading
+    }
   })
 })
 

@@ -22,16 +22,6 @@ import { bindProcess, processors } from './processors.ts'
 import { median, renderTable, round } from './table.ts'
 import { type LoadResult, runWrk, WRK_SCRIPT } from './wrk.ts'
 
-const USAGE = `Usage: npm run bench -- proxy [OPTIONS]
-
-  --rounds N      rounds through all subjects (default 5)
-  --seconds N     length of one load (default 3)
-  --other PATH    another executable of the same kind to measure beside ours; may be given again
-  --only NAME     one load alone: ${'keep-alive, 64 KiB, close, one client, half load'}
-  --no-rest       leave out the minute after which memory is read again
-  --config JSON   keys of the agent's configuration to set
-`
-
 const IMDS = '169.254.169.254'
 
 interface Subject {
@@ -61,13 +51,26 @@ const SCENARIOS: readonly Scenario[] = [
   { name: 'half load', path: PATHS.small, connections: 64, share: 0.5 },
 ]
 
+const USAGE = `Usage: npm run bench -- proxy [OPTIONS]
+
+  --rounds N      rounds through all subjects (default 5)
+  --seconds N     length of one load (default 3)
+  --other PATH    another executable of the same kind to measure beside ours; may be given again
+  --only NAME     one load alone, and no memory and start-up: ${SCENARIOS.map(({ name }) => name).join(', ')}
+  --config JSON   keys of the agent's configuration to set
+`
+
 interface Sample extends LoadResult {
   readonly cpuUsPerRequest: number
 }
 
-/** The last agent starts this often for the start-up figure. */
+/** Each agent starts this often for the start-up figure. */
 const STARTS = 5
 
+/** Until a fresh start has let go of what it needed. */
+const SETTLE_MS = 3000
+
+/** After the load, before memory is read again. */
 const REST_MS = 60_000
 
 interface Options {
@@ -75,7 +78,8 @@ interface Options {
   readonly seconds: number
   readonly executables: readonly string[]
   readonly scenarios: readonly Scenario[]
-  readonly hasRest: boolean
+  /** One load alone, and nothing else. */
+  readonly isPartial: boolean
   readonly config: Readonly<Record<string, unknown>>
 }
 
@@ -88,7 +92,6 @@ function readOptions(): Options | undefined {
       other: { ...string, multiple: true, default: [] },
       only: string,
       config: { ...string, default: '{}' },
-      'no-rest': { type: 'boolean' },
       help: { type: 'boolean' },
     },
   })
@@ -102,7 +105,7 @@ function readOptions(): Options | undefined {
     scenarios: SCENARIOS.filter(
       ({ name }, i) => only === undefined || only === name || (only === 'half load' && i === 0),
     ),
-    hasRest: values['no-rest'] !== true,
+    isPartial: only !== undefined,
     config: JSON.parse(values.config),
   }
 }
@@ -196,8 +199,8 @@ function summarise(
   )
 }
 
-/** Starts `executable` several times. @returns milliseconds until it is provisioned, and until `--version` is out */
-async function measureStarts(executable: string, options: Options) {
+/** Starts `executable` several times. @returns milliseconds until it is provisioned */
+async function measureStart(executable: string, options: Options): Promise<number> {
   const provisionedMs: number[] = []
   await using machine = await createMachine({ executable, start: { agent: false }, config: options.config })
   for (let start = 0; start < STARTS; start++) {
@@ -208,7 +211,7 @@ async function measureStarts(executable: string, options: Options) {
     agent.kill('SIGTERM')
     await agent.ended
   }
-  return round(median(provisionedMs))
+  return median(provisionedMs)
 }
 
 /** Processor time per second of a running agent that nobody asks anything, in milliseconds. */
@@ -216,7 +219,41 @@ async function measureIdle(pid: number): Promise<number> {
   const seconds = 10
   const beforeUs = cpuUs(pid)
   await sleep(seconds * 1000)
-  return round((cpuUs(pid) - beforeUs) / 1000 / seconds)
+  return (cpuUs(pid) - beforeUs) / 1000 / seconds
+}
+
+/** What the agents weigh before the load, at most, and after a minute's rest; and how fast they start. */
+function watchMemory(agents: readonly Subject[]) {
+  const before = new Map<Subject, { rssMb: number; privateMb: number; idleMs: number }>()
+  return {
+    async readIdle() {
+      await sleep(SETTLE_MS)
+      for (const agent of agents) {
+        const pid = agent.pid as number
+        before.set(agent, { ...memory(pid), idleMs: await measureIdle(pid) })
+      }
+    },
+    async summarise(options: Options) {
+      const peaks = agents.map(({ pid }) => peakRssMb(pid as number))
+      await sleep(REST_MS)
+      const after = agents.map(({ pid }) => memory(pid as number))
+      const rows = []
+      for (const [i, agent] of agents.entries()) {
+        const idle = before.get(agent)
+        rows.push({
+          through: agent.name,
+          'idle MB': round(idle?.rssMb ?? Number.NaN),
+          'idle private MB': round(idle?.privateMb ?? Number.NaN),
+          'idle CPU ms/s': round(idle?.idleMs ?? Number.NaN),
+          'peak MB': round(peaks[i] ?? Number.NaN),
+          'after MB': round(after[i]?.rssMb ?? Number.NaN),
+          'after private MB': round(after[i]?.privateMb ?? Number.NaN),
+          'provisioned ms': round(await measureStart(options.executables[i] as string, options)),
+        })
+      }
+      return rows
+    },
+  }
 }
 
 async function run(options: Options): Promise<void> {
@@ -238,35 +275,19 @@ async function run(options: Options): Promise<void> {
     { name: 'nginx', base: PLAIN_PROXY, machine, isRedirected: false, pid: proxy.pid },
     ...agents,
   ]
-  await sleep(2000)
-  const before = new Map<string, object>()
-  for (const { name, pid } of agents) {
-    const { rssMb, privateMb } = memory(pid as number)
-    before.set(name, {
-      'idle MB': round(rssMb),
-      'idle private MB': round(privateMb),
-      'idle CPU ms/s': await measureIdle(pid as number),
-    })
-  }
+  const watch = options.isPartial ? undefined : watchMemory(agents)
+  await watch?.readIdle()
   const samples = await runRounds(options, subjects, script)
-  const rows = summarise(options.scenarios, subjects, samples)
-  const peaks = agents.map(({ pid }) => peakRssMb(pid as number))
-  if (options.hasRest) await sleep(REST_MS)
-  const memoryRows = []
-  for (const [i, { name, pid }] of agents.entries()) {
-    const after = memory(pid as number)
-    memoryRows.push({
-      through: name,
-      ...before.get(name),
-      'peak MB': round(peaks[i] as number),
-      'after MB': round(after.rssMb),
-      'after private MB': round(after.privateMb),
-      'provisioned ms': await measureStarts(options.executables[i] as string, options),
-    })
-  }
-  process.stdout.write(`${renderTable(rows)}\n${renderTable(memoryRows)}`)
+  const loads = summarise(options.scenarios, subjects, samples)
+  const weights = (await watch?.summarise(options)) ?? []
+  process.stdout.write(`${renderTable(loads)}\n${renderTable(weights)}`)
   const setting = { rounds: options.rounds, seconds: options.seconds, processors: availableParallelism() }
-  process.stdout.write(`${JSON.stringify({ bench: 'proxy', ...setting, loads: rows, memory: memoryRows })}\n`)
+  process.stdout.write(`${JSON.stringify({ bench: 'proxy', ...setting, loads, weights })}\n`)
+  // In order, so that a profile that the runtime was told to keep is written.
+  for (const { machine } of agents) {
+    machine.agent.kill('SIGTERM')
+    await machine.agent.ended
+  }
 }
 
 const options = readOptions()
