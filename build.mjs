@@ -4,7 +4,7 @@
  *
  *   src/main.ts ── esbuild ──► main + lazy parts ─┐
  *                                                 ├─ @yao-pkg/pkg (SEA) ──► dist/azure-proxy-agent
- *   node-linux-<arch> ── stripElf() ──► runtime ──┘                         + .LICENSES.txt + .cdx.json
+ *   node-linux-<arch> ── stripElf(), bindCompareExchange() ──► runtime ──┘  + .LICENSES.txt + .cdx.json
  *
  * What holds:
  * - Nothing is downloaded, except by `--arch` for a runtime that is not installed (see `fetchRuntime`). $HOME is not used.
@@ -101,12 +101,12 @@ export async function build(options = {}) {
   process.once('exit', removeWork)
   try {
     const runtime = findRuntime(arch, options.runtime, project, say)
-    const stripped = path.join(work, 'node')
-    stripRuntime(runtime.binary, stripped, arch, project.nodeVersion, say)
+    const prepared = path.join(work, 'node')
+    prepareRuntime(runtime.binary, prepared, arch, project.nodeVersion, say)
 
     const { main, parts, packages } = await bundleProgram(entry, work, project, say)
     const made = path.join(work, NAME)
-    await makeExecutable({ main, parts }, stripped, made, arch, project.nodeVersion, work)
+    await makeExecutable({ main, parts }, prepared, made, arch, project.nodeVersion, work)
     fs.chmodSync(made, 0o755)
     checkExecutable(made, arch)
     if (options.entry === undefined && arch === process.arch) tryVersion(made, project.version)
@@ -123,6 +123,138 @@ export async function build(options = {}) {
     removeWork()
     process.off('exit', removeWork)
   }
+}
+
+/**
+ * `bool __atomic_compare_exchange(size_t size, void *object, void *expected, void *desired, int success, int failure)`
+ * for objects of eight bytes, the one size the runtime calls it with: both orders are the strongest there is, and any
+ * other size traps, so that a mistake shows. Position-independent, no stack, no data.
+ *
+ * @type {Readonly<Record<number, Buffer>>} by `e_machine`
+ * Source: GCC manual, "Built-in Functions for Memory Model Aware Atomic Operations"; Intel SDM, CMPXCHG, LOCK;
+ * Arm ARM, LDAXR, STLXR; the two procedure call standards.
+ */
+export const COMPARE_EXCHANGE = Object.freeze({
+  [ELF_MACHINES.x64]: fromHex(
+    '48 83 ff 08', //     00  cmp   rdi, 8
+    '75 19', //           04  jne   1f
+    '48 8b 02', //        06  mov   rax, [rdx]          rax = *expected
+    '48 8b 09', //        09  mov   rcx, [rcx]          rcx = *desired
+    'f0 48 0f b1 0e', //  0c  lock cmpxchg [rsi], rcx   *object == rax ? *object = rcx : rax = *object
+    '75 06', //           11  jne   19
+    'b8 01 00 00 00', //  13  mov   eax, 1
+    'c3', //              18  ret                       return true
+    '48 89 02', //        19  mov   [rdx], rax          *expected = what is there
+    '31 c0', //           1c  xor   eax, eax
+    'c3', //              1e  ret                       return false
+    '0f 0b', //           1f  ud2
+  ),
+  [ELF_MACHINES.arm64]: fromHex(
+    '1f 20 00 f1', //     00  cmp   x0, #8
+    'a1 01 00 54', //     04  b.ne  38
+    '44 00 40 f9', //     08  ldr   x4, [x2]            x4 = *expected
+    '65 00 40 f9', //     0c  ldr   x5, [x3]            x5 = *desired
+    '26 fc 5f c8', //     10  ldaxr x6, [x1]            x6 = *object, watched from here on
+    'df 00 04 eb', //     14  cmp   x6, x4
+    'a1 00 00 54', //     18  b.ne  2c
+    '25 fc 07 c8', //     1c  stlxr w7, x5, [x1]        *object = x5, unless somebody wrote to it meanwhile
+    '87 ff ff 35', //     20  cbnz  w7, 10
+    '20 00 80 52', //     24  mov   w0, #1
+    'c0 03 5f d6', //     28  ret                       return true
+    '46 00 00 f9', //     2c  str   x6, [x2]            *expected = what is there
+    '00 00 80 52', //     30  mov   w0, #0
+    'c0 03 5f d6', //     34  ret                       return false
+    '00 00 20 d4', //     38  brk   #0
+  ),
+})
+
+/** Name of the section that shows `COMPARE_EXCHANGE` to a disassembler: `objdump -d -j .text.atomic FILE`. */
+export const COMPARE_EXCHANGE_SECTION = '.text.atomic'
+
+/**
+ * Makes an executable start on machines without libatomic.so.1, should one function be all it wants from there.
+ *
+ * Node's own executables import `__atomic_compare_exchange` from that library, which small images do not have. The
+ * function goes into the file, and every trace of the library out of it:
+ *   text segment   grows by `COMPARE_EXCHANGE`, into the padding before the next page, which is mapped anyway
+ *   .got           the slot that the call goes through holds its address: such an executable is not relocated
+ *   .rela.plt      the entry that had the slot filled at start becomes R_*_NONE
+ *   .dynsym        the symbol is defined, hidden and without a version: nobody looks it up any more
+ *   .gnu.version_r the library's entry is unlinked
+ *   .dynamic       its DT_NEEDED is gone
+ * No other instruction and no other byte of data changes.
+ * @param {Buffer} elf whole file; not modified
+ * @returns {Buffer} the changed file, or the same when it needs no libatomic.so.1
+ * @throws {BuildError} when it wants anything else from there, or is not linked as expected
+ * Source: elf(5); System V gABI, "Dynamic Linking"; Linux Standard Base, "Symbol Versioning".
+ */
+export function bindCompareExchange(elf) {
+  const LIBRARY = 'libatomic.so.1'
+  const refuse = (reason) => {
+    throw new BuildError(`Cannot free the runtime of ${LIBRARY}: ${reason}`)
+  }
+  const changed = Buffer.from(elf)
+  const sections = readSections(changed)
+  const find = (name) => {
+    const section = sections.find((each) => each.name === name)
+    if (!section) return refuse(`it has no section ${name}`)
+    const offset = Number(section.header.readBigUInt64LE(SH_OFFSET))
+    return { ...section, content: changed.subarray(offset, section.endOffset) }
+  }
+  const dynamic = sections.some(({ name }) => name === '.dynamic') ? find('.dynamic').content : undefined
+  if (dynamic === undefined) return elf
+  const names = find('.dynstr').content
+  const nameAt = (at) => names.toString('latin1', at, names.indexOf(0, at))
+  const neededAt = findRecord(dynamic, 16, (at) => {
+    return dynamic.readBigUInt64LE(at) === DT_NEEDED && nameAt(Number(dynamic.readBigUInt64LE(at + 8))) === LIBRARY
+  })
+  if (neededAt === -1) return elf
+
+  const ET_EXEC = 2
+  if (changed.readUInt16LE(16) !== ET_EXEC) refuse('it is position-independent, so addresses are not known yet')
+  const code = COMPARE_EXCHANGE[changed.readUInt16LE(E_MACHINE)] ?? refuse('there is no code for its machine')
+  const { address, offset } = growTextSegment(changed, code, refuse)
+
+  const symbols = find('.dynsym').content
+  const versions = find('.gnu.version').content
+  const needs = unlinkVersions(find('.gnu.version_r'), (at) => nameAt(at) === LIBRARY)
+  const wanted = []
+  for (let index = 0; index * 2 < versions.length; index++) {
+    if (needs.versions.has(versions.readUInt16LE(index * 2))) wanted.push(index)
+  }
+  const [symbol] = wanted
+  const symbolAt = (symbol ?? 0) * SYM_BYTES
+  if (wanted.length !== 1 || nameAt(symbols.readUInt32LE(symbolAt)) !== '__atomic_compare_exchange') {
+    refuse(`it imports ${wanted.map((index) => nameAt(symbols.readUInt32LE(index * SYM_BYTES))).join(', ')}`)
+  }
+  const STV_HIDDEN = 2
+  const VER_NDX_GLOBAL = 1
+  symbols.writeUInt8(STV_HIDDEN, symbolAt + 5)
+  symbols.writeUInt16LE(sections.length, symbolAt + 6)
+  symbols.writeBigUInt64LE(BigInt(address), symbolAt + 8)
+  symbols.writeBigUInt64LE(BigInt(code.length), symbolAt + 16)
+  versions.writeUInt16LE(VER_NDX_GLOBAL, symbol * 2)
+
+  const jumps = find('.rela.plt').content
+  const jumpAt = findRecord(jumps, RELA_BYTES, (at) => jumps.readUInt32LE(at + 12) === symbol)
+  const isElsewhere = (at) => find('.rela.dyn').content.readUInt32LE(at + 12) === symbol
+  if (jumpAt === -1 || findRecord(find('.rela.dyn').content, RELA_BYTES, isElsewhere) !== -1) {
+    refuse('its calls do not go through the procedure linkage table alone')
+  }
+  const slot = jumps.readBigUInt64LE(jumpAt)
+  jumps.fill(0, jumpAt + 8, jumpAt + RELA_BYTES)
+  changed.writeBigUInt64LE(BigInt(address), toOffset(changed, slot))
+
+  dynamic.copyWithin(neededAt, neededAt + 16)
+  dynamic.fill(0, dynamic.length - 16)
+  for (const [tag, by] of /** @type {const} */ ([
+    [DT_VERNEED, needs.movedBy],
+    [DT_VERNEEDNUM, -1],
+  ])) {
+    const at = findRecord(dynamic, 16, (each) => dynamic.readBigUInt64LE(each) === tag) + 8
+    dynamic.writeBigUInt64LE(dynamic.readBigUInt64LE(at) + BigInt(by), at)
+  }
+  return addSection(changed, sections, COMPARE_EXCHANGE_SECTION, address, offset, code.length)
 }
 
 /**
@@ -284,35 +416,35 @@ function fetchRuntime(arch, project, say) {
 }
 
 /**
- * Writes the stripped runtime to `target`, from node_modules/.cache when the same input was stripped before.
- * The cache is a convenience: where it cannot be written, the build goes on without.
+ * Writes the runtime to `target`, in need of fewer libraries and without symbols, from node_modules/.cache when the same
+ * input was prepared before. The cache is a convenience: where it cannot be written, the build goes on without.
  * @param {string} source
  * @param {string} target
  * @param {string} arch
  * @param {string} nodeVersion
  * @param {(line: string) => void} say
  */
-function stripRuntime(source, target, arch, nodeVersion, say) {
+function prepareRuntime(source, target, arch, nodeVersion, say) {
   const elf = fs.readFileSync(source)
   checkMachine(elf, arch, source)
   // A foreign binary cannot be asked for its version, but it names the archive it was released in.
   if (!elf.includes(`/v${nodeVersion}/node-v${nodeVersion}`)) {
     throw new BuildError(`Cannot use runtime ${shorten(source)}: it is not Node ${nodeVersion}`)
   }
-  // The number changes with stripElf(), the hash with the runtime.
-  const cached = path.join(ROOT, 'node_modules', '.cache', NAME, `node-stripped-1-${sha256(elf)}`)
+  // The number changes with what is done to the runtime, the hash with the runtime.
+  const cached = path.join(ROOT, 'node_modules', '.cache', NAME, `node-prepared-1-${sha256(elf)}`)
   if (fs.existsSync(cached)) {
-    say(`took the stripped Node ${nodeVersion} linux-${arch} from the cache`)
+    say(`took the prepared Node ${nodeVersion} linux-${arch} from the cache`)
     return fs.copyFileSync(cached, target, fs.constants.COPYFILE_FICLONE)
   }
-  const stripped = stripElf(elf)
-  fs.writeFileSync(target, stripped, { mode: 0o755 })
-  say(`stripped Node ${nodeVersion} linux-${arch}: ${toMb(elf.length)} to ${toMb(stripped.length)} MB`)
+  const prepared = bindCompareExchange(stripElf(elf))
+  fs.writeFileSync(target, prepared, { mode: 0o755 })
+  say(`prepared Node ${nodeVersion} linux-${arch}: ${toMb(elf.length)} to ${toMb(prepared.length)} MB`)
   try {
     fs.mkdirSync(path.dirname(cached), { recursive: true })
-    replaceFile(cached, stripped, 0o755)
+    replaceFile(cached, prepared, 0o755)
   } catch {
-    say('kept no copy of the stripped runtime: node_modules/.cache cannot be written')
+    say('kept no copy of the prepared runtime: node_modules/.cache cannot be written')
   }
 }
 
@@ -449,19 +581,19 @@ function findPackages(files) {
  * Puts the bundle into the runtime, with pkg's SEA function.
  *
  * pkg looks for the runtime in `$HOME/.pkg-cache` before it would download it, so $HOME points into our work folder and the
- * stripped runtime lies there, with the marks of a finished download. The function is called directly because the command
+ * prepared runtime lies there, with the marks of a finished download. The function is called directly because the command
  * line of pkg cannot pass `seaConfig`; it is not a public interface, which is one reason for the exact version of pkg.
  * @param {{ main: string, parts: string[] }} program files in one folder inside `work`
- * @param {string} stripped
+ * @param {string} runtime prepared; moved away
  * @param {string} output absolute: pkg changes its working folder
  * @param {string} arch
  * @param {string} nodeVersion
  * @param {string} work
  */
-async function makeExecutable({ main, parts }, stripped, output, arch, nodeVersion, work) {
+async function makeExecutable({ main, parts }, runtime, output, arch, nodeVersion, work) {
   const cached = path.join(work, '.pkg-cache', 'sea', `node-v${nodeVersion}-linux-${arch}`)
   fs.mkdirSync(path.join(cached, 'bin'), { recursive: true })
-  fs.renameSync(stripped, path.join(cached, 'bin', 'node'))
+  fs.renameSync(runtime, path.join(cached, 'bin', 'node'))
   for (const mark of [`${cached}.tar.gz`, `${cached}.tar.gz.ok`, path.join(cached, 'bin', 'node.ok')]) {
     fs.writeFileSync(mark, '')
   }
@@ -677,17 +809,26 @@ const E_PHNUM = 56
 const E_SHENTSIZE = 58
 const E_SHNUM = 60
 const E_SHSTRNDX = 62
+const P_FLAGS = 4
 const P_OFFSET = 8
+const P_VADDR = 16
 const P_FILESZ = 32
+const P_MEMSZ = 40
 const SHDR_BYTES = 64
 const SH_NAME = 0
 const SH_TYPE = 4
 const SH_FLAGS = 8
+const SH_ADDR = 16
 const SH_OFFSET = 24
 const SH_SIZE = 32
 const SH_LINK = 40
 const SH_INFO = 44
 const SH_ADDRALIGN = 48
+const SYM_BYTES = 24
+const RELA_BYTES = 24
+const DT_NEEDED = 1n
+const DT_VERNEED = 0x6ffffffen
+const DT_VERNEEDNUM = 0x6fffffffn
 
 /** Reads the section headers; none at all is a legal file. @param {Buffer} elf */
 function readSections(elf) {
@@ -712,6 +853,127 @@ function readSections(elf) {
       info: header.readUInt32LE(SH_INFO),
     }
   })
+}
+
+/** The offset of the first record that `isIt` accepts, or -1. @param {Buffer} table @param {number} sizeBytes */
+function findRecord(table, sizeBytes, isIt) {
+  for (let at = 0; at + sizeBytes <= table.length; at += sizeBytes) if (isIt(at)) return at
+  return -1
+}
+
+/** The loaded segments: where their program headers are, and what those say. @param {Buffer} elf */
+function readLoadSegments(elf) {
+  const PT_LOAD = 1
+  const table = Number(elf.readBigUInt64LE(E_PHOFF))
+  const size = elf.readUInt16LE(E_PHENTSIZE)
+  return Array.from({ length: elf.readUInt16LE(E_PHNUM) }, (_, i) => table + i * size)
+    .filter((at) => elf.readUInt32LE(at) === PT_LOAD)
+    .map((at) => ({
+      at,
+      flags: elf.readUInt32LE(at + P_FLAGS),
+      offset: Number(elf.readBigUInt64LE(at + P_OFFSET)),
+      address: Number(elf.readBigUInt64LE(at + P_VADDR)),
+      fileBytes: Number(elf.readBigUInt64LE(at + P_FILESZ)),
+      memoryBytes: Number(elf.readBigUInt64LE(at + P_MEMSZ)),
+    }))
+}
+
+/** Where in the file the byte lies that is loaded at `address`. @param {Buffer} elf @param {bigint} address */
+function toOffset(elf, address) {
+  const wanted = Number(address)
+  const holder = readLoadSegments(elf).find((each) => wanted >= each.address && wanted < each.address + each.fileBytes)
+  if (!holder) throw new BuildError(`Cannot change the runtime: nothing is loaded at 0x${wanted.toString(16)}`)
+  return holder.offset + wanted - holder.address
+}
+
+/**
+ * Puts `code` behind the last instruction of the executable segment, where its last page has room.
+ * @param {Buffer} elf modified
+ * @param {Buffer} code
+ * @param {(reason: string) => never} refuse
+ */
+function growTextSegment(elf, code, refuse) {
+  const PF_X = 1
+  const segments = readLoadSegments(elf)
+  const index = segments.findIndex(({ flags }) => (flags & PF_X) !== 0)
+  const text = segments[index]
+  const next = segments[index + 1]
+  if (!text || !next || text.fileBytes !== text.memoryBytes) return refuse('its executable segment is not as expected')
+  const offset = Math.ceil((text.offset + text.fileBytes) / 16) * 16
+  const address = text.address + offset - text.offset
+  const room = elf.subarray(offset, Math.min(next.offset, offset + code.length + 8))
+  if (room.length < code.length + 8 || address + code.length > next.address || room.some((byte) => byte !== 0)) {
+    return refuse('there is no room behind its code')
+  }
+  code.copy(elf, offset)
+  // In whole words: whoever puts something behind it, the tool that adds the program does, is aligned as well.
+  const size = BigInt(Math.ceil((offset + code.length - text.offset) / 8) * 8)
+  elf.writeBigUInt64LE(size, text.at + P_FILESZ)
+  elf.writeBigUInt64LE(size, text.at + P_MEMSZ)
+  return { address, offset }
+}
+
+/**
+ * Takes the entry of one library out of the list of wanted versions; the section begins with the next when it was first.
+ * @param {{ header: Buffer, content: Buffer, info: number }} section .gnu.version_r, modified
+ * @param {(nameAt: number) => boolean} isIt
+ * @returns the version numbers it gave, and by how many bytes the list now starts later
+ * Source: Linux Standard Base, Elfxx_Verneed, Elfxx_Vernaux.
+ */
+function unlinkVersions({ header, content, info }, isIt) {
+  const NEXT = 12
+  let before = -1
+  let at = 0
+  while (!isIt(content.readUInt32LE(at + 4))) {
+    const step = content.readUInt32LE(at + NEXT)
+    if (step === 0) throw new BuildError('Cannot change the runtime: it names a library, but no version of it')
+    before = at
+    at += step
+  }
+  const versions = new Set()
+  let one = at + content.readUInt32LE(at + 8)
+  for (let count = content.readUInt16LE(at + 2); count > 0; count--) {
+    versions.add(content.readUInt16LE(one + 6))
+    one += content.readUInt32LE(one + NEXT)
+  }
+  const step = content.readUInt32LE(at + NEXT)
+  const movedBy = before === -1 ? step : 0
+  if (before !== -1) content.writeUInt32LE(step === 0 ? 0 : at + step - before, before + NEXT)
+  header.writeUInt32LE(info - 1, SH_INFO)
+  for (const [field, by] of /** @type {const} */ ([
+    [SH_ADDR, movedBy],
+    [SH_OFFSET, movedBy],
+    [SH_SIZE, -movedBy],
+  ])) {
+    header.writeBigUInt64LE(header.readBigUInt64LE(field) + BigInt(by), field)
+  }
+  return { versions, movedBy }
+}
+
+/** Adds a section of code, by a new table of sections behind the end of the file. @param {Buffer} elf */
+function addSection(elf, sections, name, address, offset, sizeBytes) {
+  const SHT_PROGBITS = 1
+  const SHF_ALLOC_EXECINSTR = 6n
+  const strings = sections[elf.readUInt16LE(E_SHSTRNDX)].header
+  const stringsAt = Number(strings.readBigUInt64LE(SH_OFFSET))
+  const old = elf.subarray(stringsAt, stringsAt + Number(strings.readBigUInt64LE(SH_SIZE)))
+  const names = Buffer.concat([old, Buffer.from(`${name}\0`, 'latin1')])
+  const header = Buffer.alloc(SHDR_BYTES)
+  header.writeUInt32LE(old.length, SH_NAME)
+  header.writeUInt32LE(SHT_PROGBITS, SH_TYPE)
+  header.writeBigUInt64LE(SHF_ALLOC_EXECINSTR, SH_FLAGS)
+  header.writeBigUInt64LE(BigInt(address), SH_ADDR)
+  header.writeBigUInt64LE(BigInt(offset), SH_OFFSET)
+  header.writeBigUInt64LE(BigInt(sizeBytes), SH_SIZE)
+  header.writeBigUInt64LE(16n, SH_ADDRALIGN)
+
+  strings.writeBigUInt64LE(BigInt(elf.length), SH_OFFSET)
+  strings.writeBigUInt64LE(BigInt(names.length), SH_SIZE)
+  const headersAt = Math.ceil((elf.length + names.length) / 8) * 8
+  const padding = Buffer.alloc(headersAt - elf.length - names.length)
+  elf.writeBigUInt64LE(BigInt(headersAt), E_SHOFF)
+  elf.writeUInt16LE(sections.length + 1, E_SHNUM)
+  return Buffer.concat([elf, names, padding, ...sections.map((section) => section.header), header])
 }
 
 /** The end, in bytes, of what a segment, an allocated section or the program header table occupies in the file. */
@@ -768,6 +1030,11 @@ function readJson(file) {
 
 function sha256(bytes) {
   return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** Bytes from lines of hexadecimal. @param {string[]} lines */
+function fromHex(...lines) {
+  return Buffer.from(lines.join('').replaceAll(' ', ''), 'hex')
 }
 
 function toMb(bytes) {

@@ -26,6 +26,8 @@ const LAB_PACKAGES = [
   { name: 'curl', command: 'curl' },
   { name: 'python3', command: '/usr/bin/python3' },
   { name: 'util-linux', command: 'nsenter' },
+  { name: 'binutils-x86-64-linux-gnu', command: 'x86_64-linux-gnu-objdump' },
+  { name: 'binutils-aarch64-linux-gnu', command: 'aarch64-linux-gnu-objdump' },
 ]
 const BENCH_PACKAGES = [
   { name: 'nginx-light', command: 'nginx' },

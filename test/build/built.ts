@@ -32,13 +32,23 @@ export interface BuildModule {
   build(options: BuildOptions): Promise<BuildResult>
   checkNode(wanted: string, running?: string): void
   stripElf(elf: Buffer): Buffer
+  bindCompareExchange(elf: Buffer): Buffer
+  readonly COMPARE_EXCHANGE: Readonly<Record<number, Buffer>>
+  readonly COMPARE_EXCHANGE_SECTION: string
   readonly ELF_MACHINES: Readonly<Record<string, number>>
   readonly EXEC_ARGV: readonly string[]
 }
 
-export const { build, checkNode, stripElf, ELF_MACHINES, EXEC_ARGV }: BuildModule = await import(
-  new URL('../../build.mjs', import.meta.url).href
-)
+export const {
+  build,
+  checkNode,
+  stripElf,
+  bindCompareExchange,
+  COMPARE_EXCHANGE,
+  COMPARE_EXCHANGE_SECTION,
+  ELF_MACHINES,
+  EXEC_ARGV,
+}: BuildModule = await import(new URL('../../build.mjs', import.meta.url).href)
 
 interface Manifest {
   readonly version: string
