@@ -171,11 +171,11 @@ function attempt(
       },
       onData(chunk) {
         if (held !== undefined && held.chunk === undefined) {
-          held.chunk = chunk
+          held.chunk = Buffer.from(chunk)
           return true
         }
         flushHead()
-        return response.write(chunk)
+        return response.write(Buffer.from(chunk))
       },
       onEnd() {
         if (held !== undefined) {

@@ -45,9 +45,6 @@ export interface OutgoingHead {
   readonly method: string
 }
 
-/** The connection to the host is pooled; the client library says so, and what is sent is what is signed. */
-const CONNECTION = 'keep-alive'
-
 /** Methods whose empty body still gets a length. Source: RFC 9110 section 8.6. */
 const BODY_METHODS: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH'])
 
@@ -58,10 +55,7 @@ const BODY_METHODS: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH'])
  */
 export function toHostHeaders(rawHeaders: readonly string[], head: OutgoingHead): string[] {
   const named = namedByConnection(rawHeaders)
-  const values = new Map<string, string>([
-    ['host', head.defaultHost],
-    ['connection', CONNECTION],
-  ])
+  const values = new Map<string, string>([['host', head.defaultHost]])
   const seen = new Set<string>()
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] as string).toLowerCase()

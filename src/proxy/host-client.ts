@@ -1,13 +1,14 @@
 /**
  * Carries requests to the host over pooled connections, one pool for each destination.
  *
- * The interface is small so that another client can take this one's place. What it promises: the head on the wire is
- * exactly the list it was given, in another order at most, so that the signature over that list holds.
+ * Whole requests go over connections of our own (`host-connection.ts`); uploads, which are rare, large and not signed, over
+ * undici. What both promise: the head on the wire is exactly the list they were given, so that the signature over that
+ * list holds.
  */
 
 import type { Readable } from 'node:stream'
-import type { Dispatcher, Pool as UndiciPool } from 'undici'
-import Pool from 'undici/lib/dispatcher/pool.js'
+import { createHostPool, type HostPool } from './host-pool.ts'
+import type { UploadClient } from './upload-client.ts'
 
 export interface HostRequest {
   readonly method: string
@@ -25,7 +26,10 @@ export interface HostRequest {
 export interface HostAnswerHandler {
   /** @param rawHeaders names and values in turn, one character one byte. */
   onHead(status: number, rawHeaders: readonly string[]): void
-  /** @returns false to pause until `HostExchange.resume`. */
+  /**
+   * @param chunk a view that is good during the call only: whoever keeps it copies it
+   * @returns false to pause until `HostExchange.resume`.
+   */
   onData(chunk: Buffer): boolean
   onEnd(): void
   onError(error: HostClientError): void
@@ -45,8 +49,13 @@ export interface HostClientError {
   readonly reason: string
 }
 
+export interface HostAddress {
+  readonly address: string
+  readonly port: number
+}
+
 export interface HostClient {
-  send(destination: { address: string; port: number }, request: HostRequest, handler: HostAnswerHandler): HostExchange
+  send(destination: HostAddress, request: HostRequest, handler: HostAnswerHandler): HostExchange
   /** Ends all pools and the requests on them. */
   close(): Promise<void>
 }
@@ -68,114 +77,44 @@ export const HOST_CLIENT_DEFAULTS: HostClientOptions = {
   bodyTimeoutMs: 60_000,
 }
 
-/** Headers that the pool writes by itself, from the same facts as ours. */
-const WRITTEN_BY_POOL: ReadonlySet<string> = new Set(['connection', 'transfer-encoding'])
-
 /** Makes the client. Connections are opened on demand. */
 export function createHostClient(options: HostClientOptions = HOST_CLIENT_DEFAULTS): HostClient {
-  const pools = new Map<string, UndiciPool>()
-  const poolOf = ({ address, port }: { address: string; port: number }) => {
-    const origin = `http://${address}:${port}`
-    let pool = pools.get(origin)
+  const pools = new Map<string, HostPool>()
+  let uploads: Promise<UploadClient> | undefined
+  const poolOf = (destination: HostAddress) => {
+    const name = `${destination.address}:${destination.port}`
+    let pool = pools.get(name)
     if (pool === undefined) {
-      pool = new Pool(origin, {
-        connections: options.maxConnections,
-        pipelining: 1,
-        connect: { timeout: options.connectTimeoutMs },
-        headersTimeout: options.headTimeoutMs,
-        bodyTimeout: options.bodyTimeoutMs,
-        keepAliveTimeout: 4_000,
-        keepAliveMaxTimeout: 60_000,
-      })
-      pools.set(origin, pool)
+      pool = createHostPool(destination, options)
+      pools.set(name, pool)
     }
     return pool
   }
+  const upload = (destination: HostAddress, request: HostRequest, body: Readable, handler: HostAnswerHandler) => {
+    let exchange: HostExchange | undefined
+    let isAborted = false
+    uploads ??= import('./upload-client.ts').then(({ createUploadClient }) => createUploadClient(options))
+    void uploads.then((client) => {
+      if (!isAborted) exchange = client.send(destination, request, body, handler)
+    })
+    return {
+      resume: () => exchange?.resume(),
+      abort() {
+        isAborted = true
+        exchange?.abort()
+      },
+    }
+  }
   return {
-    send: (destination, request, handler) => dispatch(poolOf(destination), request, handler),
-    close: async () => {
-      await Promise.all([...pools.values()].map((pool) => pool.destroy()))
+    send(destination, request, handler) {
+      const { body } = request
+      if (body === undefined || Buffer.isBuffer(body)) return poolOf(destination).send(request, body, handler)
+      return upload(destination, request, body, handler)
+    },
+    async close() {
+      for (const pool of pools.values()) pool.close()
       pools.clear()
+      await (await uploads)?.close()
     },
   }
-}
-
-function dispatch(pool: UndiciPool, request: HostRequest, handler: HostAnswerHandler): HostExchange {
-  let controller: Dispatcher.DispatchController | undefined
-  let isOver = false
-  let hasHead = false
-  const fail = (error: Error & { code?: string }) => {
-    if (isOver) return
-    isOver = true
-    handler.onError({
-      isConnected: controller !== undefined,
-      isStale: controller !== undefined && !hasHead && STALE_CODES.has(error.code ?? ''),
-      reason: describe(error),
-    })
-  }
-  const options = {
-    method: request.method as Dispatcher.HttpMethod,
-    path: request.target,
-    headers: withoutPoolHeaders(request.headers),
-    body: request.body ?? null,
-    // The pool would announce `connection: close` for HEAD otherwise; what is announced is signed.
-    reset: false,
-  }
-  try {
-    pool.dispatch(options, {
-      onRequestStart(started) {
-        controller = started
-        if (isOver) started.abort(new Error('aborted'))
-      },
-      onResponseStart(current, status) {
-        // Early hints are for the client library alone. What switches protocols ends in an error of its own.
-        if (status < 200) return
-        hasHead = true
-        handler.onHead(status, toStrings(current.rawHeaders))
-      },
-      onResponseData(current, chunk) {
-        if (!isOver && !handler.onData(chunk)) current.pause()
-      },
-      onResponseEnd() {
-        if (isOver) return
-        isOver = true
-        handler.onEnd()
-      },
-      onResponseError: (_, error) => fail(error),
-    })
-  } catch (error) {
-    // Refused before it was sent, for instance a target that the pool cannot write.
-    queueMicrotask(() => fail(error as Error))
-  }
-  return {
-    resume: () => controller?.resume(),
-    abort() {
-      if (isOver) return
-      isOver = true
-      controller?.abort(new Error('aborted'))
-    },
-  }
-}
-
-const STALE_CODES: ReadonlySet<string> = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
-
-function withoutPoolHeaders(headers: readonly string[]): string[] {
-  const list: string[] = []
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i] as string
-    if (!WRITTEN_BY_POOL.has(name)) list.push(name, headers[i + 1] as string)
-  }
-  return list
-}
-
-function toStrings(raw: unknown): string[] {
-  return Array.isArray(raw)
-    ? raw.map((part) => (typeof part === 'string' ? part : (part as Buffer).toString('latin1')))
-    : []
-}
-
-/** Names the fault without the message of a library that might repeat headers. */
-function describe(error: Error & { code?: string; errno?: number; syscall?: string }): string {
-  if (error.code !== undefined) return error.syscall === undefined ? `${error.message} (${error.code})` : error.code
-  return error.message
 }
