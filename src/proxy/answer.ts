@@ -3,8 +3,7 @@
  * carry the fixed words of the contract): what was wrong is for the log of the machine's owner, not for the caller.
  */
 
-import type { ServerResponse } from 'node:http'
-import { lingerAtEnd } from './linger.ts'
+import type { Turn } from './http1/server-connection.ts'
 
 export interface Answer {
   readonly status: number
@@ -23,6 +22,8 @@ export const BAD_REQUEST = closed(400)
 export const FORBIDDEN = closed(403)
 /** A request without an attribution record: a direct connection, or a redirected one whose record was lost. */
 export const MISDIRECTED = closed(421)
+export const REQUEST_TIMEOUT = closed(408)
+export const TOO_MUCH_OVERHEAD = closed(431)
 export const INTERNAL_ERROR = closed(500)
 export const BAD_GATEWAY = closed(502)
 export const SERVICE_UNAVAILABLE = closed(503)
@@ -46,25 +47,9 @@ export function jsonAnswer(body: string): Answer {
   return { status: 200, headers: ['content-type', 'application/json; charset=utf-8'], body, isLast: false }
 }
 
-/**
- * Sends `answer`. The body is left out for HEAD by `node:http`, the length is not.
- * A client that was not told to go ahead with its body may or may not send it: such a connection ends, too.
- */
-export function sendAnswer(response: ServerResponse, answer: Answer): void {
-  if (response.headersSent || response.destroyed) return
-  const isLast = answer.isLast || response.req.headers.expect !== undefined
-  if (isLast && !response.req.complete) lingerAtEnd(response.req)
-  const length = String(Buffer.byteLength(answer.body))
-  const headers = [...answer.headers, 'content-length', length, ...(isLast ? ['connection', 'close'] : [])]
-  response.writeHead(answer.status, headers)
-  response.end(answer.body)
-}
-
-/** Renders `answer` as bytes, for connections whose request could not be parsed. */
-export function renderAnswer(answer: Answer, reasonPhrase: string, httpDate: string): string {
-  let head = `HTTP/1.1 ${answer.status} ${reasonPhrase}\r\n`
-  for (let i = 0; i + 1 < answer.headers.length; i += 2) head += `${answer.headers[i]}: ${answer.headers[i + 1]}\r\n`
-  return `${head}content-length: ${Buffer.byteLength(answer.body)}\r\ndate: ${httpDate}\r\nconnection: close\r\n\r\n${answer.body}`
+/** Sends `answer`, if no other was sent and the client is still there. */
+export function sendAnswer(turn: Turn, { status, headers, body, isLast }: Answer): void {
+  turn.answer(status, headers, Buffer.from(body, 'utf8'), isLast)
 }
 
 function closed(status: number): Answer {

@@ -1,9 +1,9 @@
 /** One client connection and one request on it, as the steps of the pipeline see them. */
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type Endpoint, findEndpoint } from '../base/endpoints.ts'
 import type { RequestTarget } from '../base/request-target.ts'
 import type { Caller } from '../identity/caller.ts'
+import type { Turn } from './http1/server-connection.ts'
 
 /** Facts about a client connection, fixed for its life. */
 export interface ClientConnection {
@@ -54,8 +54,8 @@ export function openConnection(
 /** One request and its answer. */
 export interface Exchange {
   readonly connection: ClientConnection
-  readonly request: IncomingMessage
-  readonly response: ServerResponse
+  /** The request as it was read, and the way to answer it. */
+  readonly turn: Turn
   readonly method: string
   /** As received, with a fragment if there was one. */
   readonly rawTarget: string

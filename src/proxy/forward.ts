@@ -2,12 +2,21 @@
 
 import { AUTHORIZATION_HEADER, claimsValue } from '../base/azure-headers.ts'
 import type { Caller } from '../identity/caller.ts'
-import { type Answer, BAD_GATEWAY, BAD_REQUEST, CONTENT_TOO_LARGE, SERVICE_UNAVAILABLE, sendAnswer } from './answer.ts'
-import { announcedBytes, awaitsContinue, BodyTooLargeError, hasBody, limitBody, readBody } from './body.ts'
+import {
+  type Answer,
+  BAD_GATEWAY,
+  BAD_REQUEST,
+  CONTENT_TOO_LARGE,
+  REQUEST_TIMEOUT,
+  SERVICE_UNAVAILABLE,
+  sendAnswer,
+  TOO_MUCH_OVERHEAD,
+} from './answer.ts'
 import type { Exchange } from './exchange.ts'
 import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
 import { toClientHeaders, toHostHeaders } from './headers.ts'
 import type { HostClientError, HostExchange, HostRequest } from './host-client.ts'
+import { BodyError, type BodyFault } from './http1/server-connection.ts'
 import type { ProxyStages } from './stages.ts'
 
 /** Methods that may be sent a second time when a pooled connection turns out to be closed. */
@@ -19,57 +28,78 @@ const UNAUTHORIZED = 401
 /** Stands in summaries for the status of a request whose client did not wait for one. */
 const CLIENT_GONE = 499
 
-/** Sends the request to the host and its answer to the client. Resolves when both are done or given up. */
+const NO_BODY = Buffer.alloc(0)
+
+/** Sends the request to the host and its answer to the client. Resolves when the request is on its way. */
 export async function forward(exchange: Exchange, caller: Caller, stages: ProxyStages): Promise<void> {
-  const { request, response, target, isExempt } = exchange
+  const { turn, target, isExempt } = exchange
   if (!target.withoutFragment.startsWith('/') && target.scheme?.toLowerCase() !== 'http') {
-    // `*` and authority forms mean nothing to the services behind us, and the pool cannot write them.
+    // `*` and authority forms mean nothing to the services behind us.
     stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
-    return sendAnswer(response, BAD_REQUEST)
+    return void sendAnswer(turn, BAD_REQUEST)
   }
-  if (awaitsContinue(request)) response.writeContinue()
+  if (turn.head.bodyBytes === 0) {
+    const make = isExempt ? () => unsignedRequest(exchange, caller, stages, undefined) : undefined
+    return carry(exchange, caller, stages, make ?? (() => signedRequest(exchange, caller, stages, NO_BODY)))
+  }
+  turn.invite()
   if (isExempt) {
-    const upload = streamedRequest(exchange, caller, stages)
+    const upload = unsignedRequest(exchange, caller, stages, turn.streamBody(MAX_UPLOAD_BODY_BYTES))
     return carry(exchange, caller, stages, () => upload)
   }
+  const result = await turn.readBody(MAX_SIGNED_BODY_BYTES)
+  if (result.kind === 'whole') {
+    return carry(exchange, caller, stages, () => signedRequest(exchange, caller, stages, result.body))
+  }
+  const { answer, detail } = BODY_FAULTS[result.kind]
+  stages.observer.finished(exchange, caller, answer.status, detail)
+  sendAnswer(turn, answer)
+}
 
-  const result = await readBody(request, MAX_SIGNED_BODY_BYTES)
-  if (result.kind === 'broken') {
-    stages.observer.finished(exchange, caller, 400, 'The client went away before the end of its request')
-    return
-  }
-  if (result.kind === 'too-large') {
-    stages.observer.finished(exchange, caller, 413, `The body is larger than ${MAX_SIGNED_BODY_BYTES} bytes`)
-    return sendAnswer(response, CONTENT_TOO_LARGE)
-  }
-  await carry(exchange, caller, stages, () => signedRequest(exchange, caller, stages, result.body))
+/** What becomes of a request whose body did not come whole. */
+const BODY_FAULTS: Readonly<Record<BodyFault | 'too-large', { readonly answer: Answer; readonly detail: string }>> = {
+  'too-large': {
+    answer: CONTENT_TOO_LARGE,
+    detail: `The body is larger than ${MAX_SIGNED_BODY_BYTES} bytes`,
+  },
+  malformed: { answer: BAD_REQUEST, detail: 'The chunked body of the request is malformed' },
+  overhead: { answer: TOO_MUCH_OVERHEAD, detail: 'The chunked body has too many extensions or trailers' },
+  late: { answer: REQUEST_TIMEOUT, detail: 'The body of the request did not arrive in time' },
+  gone: { answer: BAD_REQUEST, detail: 'The client went away before the end of its request' },
 }
 
 function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, body: Buffer): HostRequest {
-  const { request, method, target, connection } = exchange
-  const headers = toHostHeaders(request.rawHeaders, {
-    claims: claimsValue(caller.elevated),
-    date: stages.httpDate(),
-    defaultHost: connection.destination?.address ?? '',
-    bodyBytes: body.length,
-    method,
-  })
+  const { method, target } = exchange
+  const headers = headersToHost(exchange, caller, stages, body.length)
   const authorization = stages.authorize({ method, path: target.path, query: target.query, headers, body })
   if (authorization !== undefined) headers.push(AUTHORIZATION_HEADER, authorization)
   return { method, target: target.withoutFragment, headers, authorization, body }
 }
 
-function streamedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages): HostRequest {
-  const { request, method, target, connection } = exchange
-  const headers = toHostHeaders(request.rawHeaders, {
+function unsignedRequest(
+  exchange: Exchange,
+  caller: Caller,
+  stages: ProxyStages,
+  body: HostRequest['body'],
+): HostRequest {
+  const { method, target, turn } = exchange
+  const headers = headersToHost(exchange, caller, stages, turn.head.bodyBytes)
+  return { method, target: target.withoutFragment, headers, authorization: undefined, body }
+}
+
+function headersToHost(
+  { turn, method, connection }: Exchange,
+  caller: Caller,
+  stages: ProxyStages,
+  bodyBytes: number | undefined,
+): string[] {
+  return toHostHeaders(turn.head.rawHeaders, {
     claims: claimsValue(caller.elevated),
     date: stages.httpDate(),
     defaultHost: connection.destination?.address ?? '',
-    bodyBytes: announcedBytes(request),
+    bodyBytes,
     method,
   })
-  const body = hasBody(request) ? limitBody(request, MAX_UPLOAD_BODY_BYTES) : undefined
-  return { method, target: target.withoutFragment, headers, authorization: undefined, body }
 }
 
 /**
@@ -77,31 +107,28 @@ function streamedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages
  * host had given up, and one that the host refused because its key was replaced while it was on its way.
  * @param make builds the request and signs it with the key of the moment.
  */
-async function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, make: () => HostRequest): Promise<void> {
+function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, make: () => HostRequest): void {
   const request = make()
-  let outcome = await attempt(exchange, caller, stages, request, true)
-  if (outcome.kind === 'refused') outcome = await attempt(exchange, caller, stages, make(), false)
-  else if (
-    outcome.kind === 'failed' &&
-    outcome.error.isStale &&
-    REPEATABLE.has(request.method) &&
-    isReplayable(request)
-  )
-    outcome = await attempt(exchange, caller, stages, request, false)
-  if (outcome.kind !== 'failed') return
-  const { error } = outcome
-  const answer = answerFor(error, request)
-  const detail = error.isConnected
-    ? `Failed to send request to host: Failed to send request to ${exchange.rawTarget}: ${error.reason}`
-    : `Failed to send request to host: Host connection error: ${error.reason}`
-  stages.observer.finished(exchange, caller, answer.status, detail)
-  sendAnswer(exchange.response, answer)
+  const giveUp = (error: HostClientError) => {
+    const answer = answerFor(error, request)
+    const detail = error.isConnected
+      ? `Failed to send request to host: Failed to send request to ${exchange.rawTarget}: ${error.reason}`
+      : `Failed to send request to host: Host connection error: ${error.reason}`
+    stages.observer.finished(exchange, caller, answer.status, detail)
+    sendAnswer(exchange.turn, answer)
+  }
+  attempt(exchange, caller, stages, request, {
+    onRefused: () => attempt(exchange, caller, stages, make(), { onRefused: undefined, onFailed: giveUp }),
+    onFailed(error) {
+      if (!error.isStale || !REPEATABLE.has(request.method) || !isReplayable(request)) return void giveUp(error)
+      attempt(exchange, caller, stages, request, { onRefused: undefined, onFailed: giveUp })
+    },
+  })
 }
 
-function answerFor(error: HostClientError, request: HostRequest): Answer {
-  const stream = request.body
-  if (stream !== undefined && !Buffer.isBuffer(stream) && stream.errored instanceof BodyTooLargeError)
-    return CONTENT_TOO_LARGE
+function answerFor(error: HostClientError, { body }: HostRequest): Answer {
+  const fault = body !== undefined && !Buffer.isBuffer(body) ? body.errored : undefined
+  if (fault instanceof BodyError) return BODY_FAULTS[fault.kind].answer
   return error.isConnected ? SERVICE_UNAVAILABLE : BAD_GATEWAY
 }
 
@@ -109,96 +136,60 @@ function isReplayable({ body }: HostRequest): boolean {
   return body === undefined || Buffer.isBuffer(body)
 }
 
-/** How one try ended. After `failed` and `refused` nothing of an answer went to the client yet. */
-type Outcome =
-  | { readonly kind: 'over' }
-  | { readonly kind: 'failed'; readonly error: HostClientError }
-  | { readonly kind: 'refused' }
+/** What to do when a try ends before anything of an answer went to the client. */
+interface Otherwise {
+  /** The host refused the signature, and there is another key now; `undefined`: that is its answer. */
+  readonly onRefused: (() => void) | undefined
+  readonly onFailed: (error: HostClientError) => void
+}
 
-const OVER: Outcome = { kind: 'over' }
-
-/** One try. @param isFirst whether a refusal for a replaced key may be answered by another try. */
+/** One try. */
 function attempt(
   exchange: Exchange,
   caller: Caller,
   stages: ProxyStages,
   request: HostRequest,
-  isFirst: boolean,
-): Promise<Outcome> {
-  const { request: received, response, connection } = exchange
+  otherwise: Otherwise,
+): void {
+  const { turn, connection } = exchange
   const { observer, hostClient } = stages
-  return new Promise((resolve) => {
-    let status = 0
-    let held: { readonly headers: string[]; chunk: Buffer | undefined } | undefined
-    let host: HostExchange | undefined
-    const onClose = () => {
-      if (response.writableFinished) return
-      host?.abort()
-      observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
-      resolve(OVER)
-    }
-    // It may have left while names were looked up.
-    if (received.socket.destroyed) return onClose()
-    const onDrain = () => host?.resume()
-    const end = (outcome: Outcome) => {
-      received.socket.off('close', onClose)
-      response.off('drain', onDrain)
-      resolve(outcome)
-    }
-    /** Writes the head, held back until it is known whether head and body fit one write. @returns false: wait for drain. */
-    const flushHead = () => {
-      if (held === undefined || response.destroyed) return true
-      const { headers, chunk } = held
-      held = undefined
-      response.writeHead(status, headers)
-      return chunk === undefined || response.write(chunk)
-    }
-    received.socket.on('close', onClose)
-    response.on('drain', onDrain)
-    const destination = connection.destination as { address: string; port: number }
-    host = hostClient.send(destination, request, {
-      onHead(hostStatus, rawHeaders) {
-        const isUnaccepted = isFirst && hostStatus === UNAUTHORIZED && request.authorization !== undefined
-        const renewal = isUnaccepted ? stages.keyAfter(request.authorization) : undefined
-        if (renewal !== undefined) {
-          host?.abort()
-          void renewal.then(() => end({ kind: 'refused' }))
-          return
-        }
-        status = hostStatus
-        held = { headers: toClientHeaders(rawHeaders), chunk: undefined }
-        setImmediate(flushHead)
-      },
-      onData(chunk) {
-        if (held !== undefined && held.chunk === undefined) {
-          held.chunk = Buffer.from(chunk)
-          return true
-        }
-        flushHead()
-        return response.write(Buffer.from(chunk))
-      },
-      onEnd() {
-        if (held !== undefined) {
-          const { headers, chunk } = held
-          held = undefined
-          response.writeHead(status, headers)
-          response.end(chunk)
-        } else response.end()
-        // The host may answer an upload before its end: what is still to come has nowhere to go, and the client waits.
-        if (!received.complete) {
-          received.unpipe()
-          received.resume()
-        }
-        observer.finished(exchange, caller, status, '')
-        end(OVER)
-      },
-      onError(error) {
-        if (status === 0) return end({ kind: 'failed', error })
-        // The head is out, or about to be: a broken body must not look complete, also where its end is the connection's.
-        observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
-        end(OVER)
-        received.socket.resetAndDestroy()
-      },
-    })
+  let status = 0
+  let host: HostExchange | undefined
+  const leave = () => {
+    host?.abort()
+    observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
+  }
+  // It may have left while its body was read, or names were looked up.
+  if (turn.isGone) return void leave()
+  turn.onGone = leave
+  turn.onDrain = () => host?.resume()
+  const destination = connection.destination as { address: string; port: number }
+  host = hostClient.send(destination, request, {
+    onHead(hostStatus, rawHeaders) {
+      const isUnaccepted = hostStatus === UNAUTHORIZED && request.authorization !== undefined
+      const renewal =
+        isUnaccepted && otherwise.onRefused !== undefined ? stages.keyAfter(request.authorization) : undefined
+      if (renewal !== undefined) {
+        host?.abort()
+        turn.onGone = undefined
+        void renewal.then(otherwise.onRefused)
+        return
+      }
+      status = hostStatus
+      turn.begin(status, toClientHeaders(rawHeaders))
+    },
+    onData: (chunk) => turn.write(chunk),
+    onPause: () => turn.flush(),
+    onEnd() {
+      observer.finished(exchange, caller, status, '')
+      turn.end()
+    },
+    onError(error) {
+      turn.onGone = undefined
+      if (status === 0) return void otherwise.onFailed(error)
+      // A broken body must not look complete, also where its end is the connection's.
+      observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
+      turn.break()
+    },
   })
 }

@@ -31,6 +31,8 @@ export interface HostAnswerHandler {
    * @returns false to pause until `HostExchange.resume`.
    */
   onData(chunk: Buffer): boolean
+  /** What arrived together has been handed on, and there is more to come. */
+  onPause(): void
   onEnd(): void
   onError(error: HostClientError): void
 }

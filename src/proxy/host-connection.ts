@@ -82,10 +82,12 @@ export function openHostConnection(
   const take = (bytes: Buffer) => {
     if (isClosed) return
     // Nobody asked: the host is out of step, or says that it will close.
-    if (handler === undefined) return close()
+    if (handler === undefined) return void close()
     hasAnswered = true
     reader.read(bytes)
-    if (waiting.for === 'head' || waiting.for === 'body') wait(waiting.for)
+    if (waiting.for !== 'head' && waiting.for !== 'body') return
+    wait(waiting.for)
+    handler?.onPause()
   }
   socket.once('connect', () => {
     isConnected = true
@@ -93,7 +95,7 @@ export function openHostConnection(
   })
   socket.on('error', (error: NodeJS.ErrnoException) => fail(error.code ?? error.message, isConnected && !hasAnswered))
   socket.on('end', () => {
-    if (handler === undefined) return close()
+    if (handler === undefined) return void close()
     if (!reader.end()) fail('other side closed', !hasAnswered)
   })
   socket.on('close', () => fail('other side closed', isConnected && !hasAnswered))

@@ -20,17 +20,16 @@ import {
   sendAnswer,
   unsupportedMethod,
 } from './answer.ts'
-import { announcedBytes } from './body.ts'
 import type { Exchange } from './exchange.ts'
 import { forward } from './forward.ts'
 import {
-  findHeadFlaw,
   hasTraversal,
   hasValidCharacters,
   isAllowedMethod,
   MAX_SIGNED_BODY_BYTES,
   MAX_UPLOAD_BODY_BYTES,
 } from './guards.ts'
+import { findHeader } from './http1/request-reader.ts'
 import type { ProxyStages } from './stages.ts'
 
 /** Gives an answer to end the request, `undefined` to go on. */
@@ -38,7 +37,6 @@ type Step = (exchange: Exchange, stages: ProxyStages) => Answer | undefined
 
 /** Steps that need no caller. */
 const BEFORE_CALLER: readonly Step[] = [
-  refuseUnsoundHead,
   refuseLargeBody,
   count,
   refuseMethod,
@@ -49,44 +47,50 @@ const BEFORE_CALLER: readonly Step[] = [
   requireDestination,
 ]
 
-/** Handles one request to its end. Never rejects. */
-export async function handleRequest(exchange: Exchange, stages: ProxyStages): Promise<void> {
+/**
+ * Handles one request to its end. Never throws. What can be done at once is: most requests wait for nobody but the host.
+ */
+export function handleRequest(exchange: Exchange, stages: ProxyStages): void {
   try {
     for (const step of BEFORE_CALLER) {
       const answer = step(exchange, stages)
-      if (answer !== undefined) return sendAnswer(exchange.response, answer)
+      if (answer !== undefined) return void sendAnswer(exchange.turn, answer)
     }
-    const pending = exchange.connection.caller
-    const caller = pending instanceof Promise ? await pending.catch(() => undefined) : pending
-    if (caller === undefined) {
-      stages.observer.finished(
-        exchange,
-        undefined,
-        MISDIRECTED.status,
-        'No claims found in the request, return!',
-        'failed',
-      )
-      return sendAnswer(exchange.response, MISDIRECTED)
-    }
-    const answer = serveStatus(exchange, caller, stages) ?? authorise(exchange, caller, stages)
-    if (answer !== undefined) return sendAnswer(exchange.response, answer)
-    await forward(exchange, caller, stages)
+    const { caller } = exchange.connection
+    if (!(caller instanceof Promise)) return void handleKnown(exchange, caller, stages)
+    caller.then(
+      (known) => handleKnown(exchange, known, stages),
+      () => handleKnown(exchange, undefined, stages),
+    )
   } catch (error) {
-    stages.observer.failed(exchange, describeError(error))
-    if (exchange.response.headersSent) exchange.request.socket.destroy()
-    else sendAnswer(exchange.response, INTERNAL_ERROR)
+    fail(exchange, stages, error)
   }
 }
 
-function refuseUnsoundHead({ request, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {
-  const flaw = findHeadFlaw(request.httpVersion, request.rawHeaders)
-  if (flaw === undefined) return undefined
-  observer.rejected(connection, 400, flaw)
-  return BAD_REQUEST
+/** The steps that need a caller. Never throws. */
+function handleKnown(exchange: Exchange, caller: Caller | undefined, stages: ProxyStages): void {
+  try {
+    if (caller === undefined) {
+      stages.observer.finished(exchange, undefined, 421, 'No claims found in the request, return!', 'failed')
+      return void sendAnswer(exchange.turn, MISDIRECTED)
+    }
+    const answer = serveStatus(exchange, caller, stages) ?? authorise(exchange, caller, stages)
+    if (answer !== undefined) return void sendAnswer(exchange.turn, answer)
+    forward(exchange, caller, stages).catch((error: unknown) => fail(exchange, stages, error))
+  } catch (error) {
+    fail(exchange, stages, error)
+  }
 }
 
-function refuseLargeBody({ request, isExempt, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {
-  const bytes = announcedBytes(request) ?? 0
+/** Ends a request that met a fault of ours. */
+function fail(exchange: Exchange, { observer }: ProxyStages, error: unknown): void {
+  observer.failed(exchange, describeError(error))
+  if (exchange.turn.hasBegun) exchange.turn.break()
+  else sendAnswer(exchange.turn, INTERNAL_ERROR)
+}
+
+function refuseLargeBody({ turn, isExempt, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {
+  const bytes = turn.head.bodyBytes ?? 0
   if (bytes <= (isExempt ? MAX_UPLOAD_BODY_BYTES : MAX_SIGNED_BODY_BYTES)) return undefined
   observer.rejected(connection, 413, `the request announces a body of ${bytes} bytes`)
   return CONTENT_TOO_LARGE
@@ -119,14 +123,20 @@ function isLocal({ target }: Exchange, path: string): boolean {
   return target.withoutFragment === path || target.withoutFragment === `${path}?`
 }
 
+/** The header by which a client says that it knows what it talks to. */
+const METADATA_HEADER = 'metadata'
+
+function hasHeader({ turn }: Exchange, lowerName: string): boolean {
+  return findHeader(turn.head.rawHeaders, lowerName) !== undefined
+}
+
 function serveProvision(exchange: Exchange, stages: ProxyStages): Answer | undefined {
   if (!isLocal(exchange, '/provision')) return undefined
-  const { headers } = exchange.request
-  if (headers.metadata === undefined) return refuseWithoutMetadata(exchange, stages)
-  const tickText = headers[TIME_TICK_HEADER]
+  if (!hasHeader(exchange, METADATA_HEADER)) return refuseWithoutMetadata(exchange, stages)
+  const tickText = findHeader(exchange.turn.head.rawHeaders, TIME_TICK_HEADER)
   const state = stages.provision({
-    tick: typeof tickText === 'string' ? parseTick(tickText) : 0n,
-    notify: headers[NOTIFY_HEADER] !== undefined,
+    tick: tickText === undefined ? 0n : parseTick(tickText),
+    notify: hasHeader(exchange, NOTIFY_HEADER),
   })
   const body = JSON.stringify({ finished: state.finished, errorMessage: state.errorMessage })
   stages.observer.note(exchange, 'Debug', `Provision state: ${body}`)
@@ -156,7 +166,7 @@ const STATUS_PATH = '/gpa-aggregated-status'
 
 function serveStatusWithoutCaller(exchange: Exchange, stages: ProxyStages): Answer | undefined {
   if (!isLocal(exchange, STATUS_PATH)) return undefined
-  if (exchange.request.headers.metadata === undefined) return refuseWithoutMetadata(exchange, stages)
+  if (!hasHeader(exchange, METADATA_HEADER)) return refuseWithoutMetadata(exchange, stages)
   if (exchange.connection.caller !== undefined) return undefined
   const complaint = 'Status refused: the connection was not redirected, so the caller is unknown'
   return served(exchange, undefined, stages, FORBIDDEN, complaint)

@@ -77,9 +77,11 @@ function dispatch(pool: UndiciPool, request: HostRequest, body: Readable, handle
         if (status < 200) return
         hasHead = true
         handler.onHead(status, toStrings(current.rawHeaders))
+        handler.onPause()
       },
       onResponseData(current, chunk) {
         if (!isOver && !handler.onData(chunk)) current.pause()
+        if (!isOver) handler.onPause()
       },
       onResponseEnd() {
         if (isOver) return

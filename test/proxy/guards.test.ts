@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseRequestTarget } from '../../src/base/request-target.ts'
-import { hasAmbiguousHead, hasTraversal, hasValidCharacters, isAllowedMethod } from '../../src/proxy/guards.ts'
+import { hasTraversal, hasValidCharacters, isAllowedMethod } from '../../src/proxy/guards.ts'
 
 const TARGETS: readonly (readonly [target: string, blocked: boolean])[] = [
   ['/', false],
@@ -45,27 +45,6 @@ const TARGETS: readonly (readonly [target: string, blocked: boolean])[] = [
 for (const [target, blocked] of TARGETS) {
   test(`hasTraversal() ${blocked ? 'blocks' : 'lets pass'} the path of ${target}`, () => {
     assert.equal(hasTraversal(parseRequestTarget(target).path), blocked)
-  })
-}
-
-const HEADS: readonly (readonly [situation: string, head: readonly string[], ambiguous: boolean])[] = [
-  ['one host', ['Host', 'a'], false],
-  ['no header at all', [], false],
-  ['one length', ['Host', 'a', 'Content-Length', '3'], false],
-  ['chunked', ['Host', 'a', 'Transfer-Encoding', 'chunked'], false],
-  ['chunked in odd case and blanks', ['transfer-encoding', ' Chunked '], false],
-  ['names that only begin like those', ['Hosts', 'a', 'Host-X', 'b', 'Content-Length-X', '1'], false],
-  ['two hosts', ['Host', 'a', 'host', 'a'], true],
-  ['two equal lengths', ['Content-Length', '3', 'content-length', '3'], true],
-  ['a length and chunks', ['Content-Length', '3', 'Transfer-Encoding', 'chunked'], true],
-  ['chunks twice', ['Transfer-Encoding', 'chunked', 'Transfer-Encoding', 'chunked'], true],
-  ['chunks inside another coding', ['Transfer-Encoding', 'gzip, chunked'], true],
-  ['another coding', ['Transfer-Encoding', 'identity'], true],
-]
-
-for (const [situation, head, ambiguous] of HEADS) {
-  test(`hasAmbiguousHead() ${ambiguous ? 'refuses' : 'accepts'} ${situation}`, () => {
-    assert.equal(hasAmbiguousHead(head), ambiguous)
   })
 }
 

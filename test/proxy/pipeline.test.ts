@@ -172,7 +172,10 @@ describe('methods', () => {
   test('CONNECT is refused like the others', async () => {
     const got = await proxy.ask('CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n')
     assert.deepEqual(withoutDate(got.head), refusal)
-    assert.equal(proxy.told.at(-1), "rejected 405: Rejected unsupported HTTP method 'CONNECT'")
+    assert.equal(
+      proxy.told.at(-1),
+      "finished CONNECT h:80 nobody normal 405: Rejected unsupported HTTP method 'CONNECT'",
+    )
   })
   for (const method of ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']) {
     test(`${method} reaches the host`, async () => {

@@ -78,9 +78,14 @@ export function createAnswerReader(): AnswerReader {
     const isBeginning = !collector.isStarted
     const whole = collector.add(chunk, from)
     // No need to wait for the end of what is no answer from its first byte.
-    if (whole === 'more' && isBeginning && !beginsAnswer(chunk, from)) fail(NO_STATUS_LINE)
-    if (whole === 'too-large') fail('the head of its answer is too large')
-    if (typeof whole === 'string') return undefined
+    if (whole === 'more' && isBeginning && !beginsAnswer(chunk, from)) {
+      fail(NO_STATUS_LINE)
+      return undefined
+    }
+    if (typeof whole === 'string') {
+      if (whole !== 'more') fail('the head of its answer is too large')
+      return undefined
+    }
     const { bytes, start, end } = whole
     const parsed = parseHead(bytes.toString('latin1', start, end), mayHaveBody)
     if (typeof parsed === 'string') {
