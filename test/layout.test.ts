@@ -249,10 +249,16 @@ const PRIVILEGES: readonly Privilege[] = [
     because: 'one file holds all that can crash the process',
   },
   {
-    what: 'the head of an HTTP answer',
-    pattern: /\.writeHead\(|\.statusCode\s*=[^=]|['"`]HTTP\/1\.1 /,
+    what: 'an answer to a client',
+    pattern: /\bturn\.(answer|begin)\(/,
     files: ['proxy/answer.ts', 'proxy/forward.ts'],
     because: 'answer.ts makes all answers of the agent, forward.ts hands on those of the host',
+  },
+  {
+    what: 'a status line',
+    pattern: /\.writeHead\(|\.statusCode\s*=[^=]|['"`]HTTP\/1\.1 /,
+    files: ['proxy/http1/answer-head.ts', 'proxy/http1/server-connection.ts'],
+    because: 'one folder writes HTTP/1; the second line of it is the invitation to send a body',
   },
   {
     what: 'process.stdout or console',

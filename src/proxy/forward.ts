@@ -15,7 +15,7 @@ import {
 import type { Exchange } from './exchange.ts'
 import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
 import { toClientHeaders, toHostHeaders } from './headers.ts'
-import type { HostClientError, HostExchange, HostRequest } from './host-client.ts'
+import type { HostClientError, HostExchange, HostRequest } from './host-exchange.ts'
 import { BodyError, type BodyFault } from './http1/server-connection.ts'
 import type { ProxyStages } from './stages.ts'
 

@@ -6,7 +6,7 @@
  */
 
 import { connect, type Socket } from 'node:net'
-import type { HostAddress, HostAnswerHandler, HostExchange, HostRequest } from './host-client.ts'
+import type { HostAddress, HostAnswerHandler, HostExchange, HostRequest } from './host-exchange.ts'
 import { createAnswerReader } from './http1/answer-reader.ts'
 
 /** What a connection waits for, and since when. Milliseconds of the monotonic clock. */

@@ -5,8 +5,8 @@
  * that meets a closed one fails as stale: whoever sent it knows whether it may be sent again.
  */
 
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-client.ts'
 import { type HostConnection, openHostConnection, type Waiting } from './host-connection.ts'
+import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-exchange.ts'
 
 export interface HostPool {
   send(request: HostRequest, body: Buffer | undefined, handler: HostAnswerHandler): HostExchange

@@ -7,7 +7,7 @@
 import type { Readable } from 'node:stream'
 import type { Dispatcher, Pool as UndiciPool } from 'undici'
 import Pool from 'undici/lib/dispatcher/pool.js'
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-client.ts'
+import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-exchange.ts'
 
 export interface UploadClient {
   send(destination: HostAddress, request: HostRequest, body: Readable, handler: HostAnswerHandler): HostExchange

@@ -6,12 +6,8 @@ import { type LatchedKey, SecretKey } from '../../src/channel/secret-key.ts'
 import { authorizationValue } from '../../src/channel/sign.ts'
 import type { Caller } from '../../src/identity/caller.ts'
 import type { Attribution } from '../../src/proxy/exchange.ts'
-import {
-  createHostClient,
-  HOST_CLIENT_DEFAULTS,
-  type HostClient,
-  type HostClientOptions,
-} from '../../src/proxy/host-client.ts'
+import { createHostClient, HOST_CLIENT_DEFAULTS, type HostClient } from '../../src/proxy/host-client.ts'
+import type { HostClientOptions } from '../../src/proxy/host-exchange.ts'
 import { createProxyServer, PROXY_SERVER_DEFAULTS, type ProxyServerOptions } from '../../src/proxy/server.ts'
 import type { ProxyStages } from '../../src/proxy/stages.ts'
 import type { Verdict } from '../../src/rules/decide.ts'
