@@ -60,6 +60,8 @@ const USAGE = `Usage: npm run build [-- OPTIONS]
                      from --runtime, from node_modules, or by "npm ci --cpu=ARCH" from package-lock.json into
                      node_modules/.cache; the output is then named ${NAME}-ARCH.
   --runtime PATH     the Node executable to build on, or the folder of its npm package. The version must be the pinned one.
+  --node VERSION     in place of the pinned one, for distributions that have a Node of their own: the version that runs
+                     the build and that --runtime has. The tests then tell whether it will do.
   --entry FILE       program to build in (default: src/main.ts)
   --out FILE         where the executable goes (default: dist/${NAME}); FILE.LICENSES.txt and FILE.cdx.json go beside it
   --help             this text
@@ -71,7 +73,7 @@ class BuildError extends Error {
 }
 
 /**
- * @typedef {{ arch?: string, runtime?: string, entry?: string, out?: string, say?: (line: string) => void }} BuildOptions
+ * @typedef {{ arch?: string, runtime?: string, node?: string, entry?: string, out?: string, say?: (line: string) => void }} BuildOptions
  *   Paths are relative to the working directory. `say` receives one line per step.
  * @typedef {{ name: string, version: string, license: string, folder: string, lockKey: string, dependencies: string[] }} Package
  * @typedef {{ binary: string, folder: string | undefined, lockKey: string | undefined }} Runtime
@@ -87,7 +89,7 @@ class BuildError extends Error {
  */
 export async function build(options = {}) {
   const say = options.say ?? (() => {})
-  const project = readProject()
+  const project = readProject(options.node)
   checkNode(project.nodeVersion)
   const arch = options.arch ?? process.arch
   if (!Object.hasOwn(ELF_MACHINES, arch)) throw new BuildError(`Cannot build for "${arch}": know x64 and arm64`)
@@ -331,12 +333,15 @@ export function checkNode(wanted, running = process.versions.node) {
   )
 }
 
-/** What package.json and the lock file say. The pinned Node version must be the same for every architecture. */
-function readProject() {
+/**
+ * What package.json and the lock file say. The pinned Node version must be the same for every architecture.
+ * @param {string | undefined} nodeVersion in place of the pinned one
+ */
+function readProject(nodeVersion) {
   const manifest = readJson(path.join(ROOT, 'package.json'))
   const pins = Object.entries(manifest.optionalDependencies ?? {}).filter(([name]) => name.startsWith('node-linux-'))
-  const nodeVersion = pins[0]?.[1]
-  if (!/^\d+\.\d+\.\d+$/.test(nodeVersion ?? '') || pins.some(([, version]) => version !== nodeVersion)) {
+  const pinned = pins[0]?.[1]
+  if (!/^\d+\.\d+\.\d+$/.test(pinned ?? '') || pins.some(([, version]) => version !== pinned)) {
     throw new BuildError(
       'Cannot tell the pinned Node version: node-linux-* in package.json need one and the same version',
     )
@@ -345,7 +350,7 @@ function readProject() {
     version: manifest.version,
     description: manifest.description,
     license: manifest.license,
-    nodeVersion,
+    nodeVersion: nodeVersion ?? pinned,
     lock: readJson(path.join(ROOT, 'package-lock.json')).packages,
   }
 }
@@ -1054,11 +1059,11 @@ async function main() {
     process.once(signal, () => process.exit(128 + osConstants.signals[signal]))
   }
   try {
-    checkNode(readProject().nodeVersion)
     const string = { type: 'string' }
     const { values } = parseArgs({
-      options: { arch: string, runtime: string, entry: string, out: string, help: { type: 'boolean' } },
+      options: { arch: string, runtime: string, node: string, entry: string, out: string, help: { type: 'boolean' } },
     })
+    checkNode(readProject(values.node).nodeVersion)
     if (values.help) fs.writeSync(1, USAGE)
     else await build({ ...values, say })
   } catch (error) {

@@ -13,7 +13,10 @@ import { dirname, join } from 'node:path'
 const ROOT = dirname(import.meta.dirname)
 
 /** Folders of unit tests: they need nothing but Node. */
-const UNIT = 'agent,base,channel,cli,config,ebpf,fabric,identity,proxy,rules,sys,telemetry'
+const UNIT = 'agent,base,channel,cli,config,debian,ebpf,fabric,identity,proxy,rules,sys,telemetry'
+
+/** Files of unit tests that run at a time; builders of packages say how many they have processors for. */
+const UNIT_CONCURRENCY = Number(process.env.TEST_CONCURRENCY ?? 2)
 
 interface Layer {
   readonly name: string
@@ -35,7 +38,7 @@ const nodeTest = (concurrency: number, ...patterns: string[]) => [
 const LAYERS: readonly Layer[] = [
   { name: 'typecheck', command: ['tsc', '-p', 'tsconfig.json'] },
   { name: 'lint', command: ['biome', 'check', '--error-on-warnings', '.'] },
-  { name: 'unit', command: nodeTest(2, 'test/*.test.ts', `test/{${UNIT}}/**/*.test.ts`) },
+  { name: 'unit', command: nodeTest(UNIT_CONCURRENCY, 'test/*.test.ts', `test/{${UNIT}}/**/*.test.ts`) },
   { name: 'build', command: nodeTest(1, 'test/build/**/*.test.ts'), needsBuild: true },
   { name: 'kernel', command: nodeTest(1, 'test/kernel/**/*.test.ts'), needsRoot: true },
   { name: 'e2e', command: nodeTest(1, 'test/e2e/**/*.test.ts'), needsRoot: true, needsBuild: true },

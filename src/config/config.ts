@@ -43,7 +43,7 @@ export interface Config {
 type Kind = 'string' | 'unsigned' | 'boolean'
 
 /** All keys we know: those that are read, and those that old files carry. */
-const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>> = {
+export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>> = {
   logFolder: { kind: 'string', isRequired: true },
   eventFolder: { kind: 'string', isRequired: true },
   latchKeyFolder: { kind: 'string', isRequired: true },
