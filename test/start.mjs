@@ -1,6 +1,8 @@
 /**
- * Makes a bare machine ready and starts a task on the pinned Node: `node test/start.mjs [--light|--bench] TASK.ts [ARGUMENTS]`.
- * `--light`: the task makes no namespaces and runs no clients. `--bench`: it measures with nginx and wrk.
+ * Makes a bare machine ready and starts a task on the pinned Node:
+ * `node test/start.mjs [--light|--bench|--package] TASK.ts [ARGUMENTS]`.
+ * `--light`: the task makes no namespaces and runs no clients. `--bench`: it measures with nginx and wrk. `--package`: it
+ * makes Debian packages and boots machines.
  *
  * Plain JavaScript for whatever Node runs npm here, since nothing of ours may be installed yet. What is missing is
  * installed: the locked packages by `npm ci`, the Debian packages by apt-get (as root). What is there costs nothing.
@@ -32,6 +34,17 @@ const LAB_PACKAGES = [
 const BENCH_PACKAGES = [
   { name: 'nginx-light', command: 'nginx' },
   { name: 'wrk', command: 'wrk' },
+]
+
+const PACKAGE_PACKAGES = [
+  { name: 'debhelper', command: 'dh' },
+  { name: 'dpkg-dev', command: 'dpkg-buildpackage' },
+  { name: 'build-essential', command: 'make' },
+  { name: 'lintian', command: 'lintian' },
+  { name: 'git', command: 'git' },
+  { name: 'debootstrap', command: 'debootstrap' },
+  { name: 'qemu-system-x86', command: 'qemu-system-x86_64' },
+  { name: 'qemu-utils', command: 'qemu-img' },
 ]
 
 const LIBRARY_FOLDERS = ['/lib', '/usr/lib', '/lib64', '/usr/lib64'].flatMap((folder) => [
@@ -117,10 +130,11 @@ const words = process.argv.slice(2)
 const PACKAGES = {
   '--light': RUNTIME_PACKAGES,
   '--bench': [...RUNTIME_PACKAGES, ...LAB_PACKAGES, ...BENCH_PACKAGES],
+  '--package': [...RUNTIME_PACKAGES, ...LAB_PACKAGES, ...PACKAGE_PACKAGES],
 }
 const packages = PACKAGES[words[0]]
 const [task, ...rest] = packages === undefined ? words : words.slice(1)
-if (task === undefined) fail('Usage: node test/start.mjs [--light|--bench] TASK.ts [ARGUMENTS]')
+if (task === undefined) fail('Usage: node test/start.mjs [--light|--bench|--package] TASK.ts [ARGUMENTS]')
 installDebianPackages(packages ?? [...RUNTIME_PACKAGES, ...LAB_PACKAGES])
 installNpmPackages()
 const child = spawn(NODE, ['--disable-warning=ExperimentalWarning', join(ROOT, task), ...rest], {

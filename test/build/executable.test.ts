@@ -28,6 +28,7 @@ test('the executable starts with the options fixed at build time', () => {
   const { report } = runReport(out)
   assert.deepEqual(report.execArgv, EXEC_ARGV)
   assert.equal(report.hasProto, false)
+  assert.equal(report.codeFromString, 'EvalError')
 })
 
 test('the executable answers --version before it loads anything else', () => {

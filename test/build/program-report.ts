@@ -18,6 +18,8 @@ export interface Report {
   /** The body of an answer fetched from a server of this process: undici parses HTTP with WebAssembly. */
   readonly fetched: string
   readonly hasProto: boolean
+  /** What `new Function` said instead of making one. */
+  readonly codeFromString: string
 }
 
 /** Uses a package of each kind, and node:ffi, then prints a `Report`. */
@@ -31,8 +33,17 @@ export async function report(): Promise<void> {
     ffiPid: Number(libc.functions.getpid()),
     fetched: await fetchFromOurselves(),
     hasProto: '__proto__' in {},
+    codeFromString: makeCodeFromString(),
   }
   writeSync(1, `${JSON.stringify(facts)}\n`)
+}
+
+function makeCodeFromString(): string {
+  try {
+    return String(new Function('return 1')())
+  } catch (error) {
+    return error instanceof Error ? error.name : String(error)
+  }
 }
 
 async function fetchFromOurselves(): Promise<string> {

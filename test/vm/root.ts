@@ -2,11 +2,11 @@
  * Makes the root file system of a Debian machine that boots, once, and keeps it in dist/vm/ for the next time.
  *
  * The base has what any machine has and what the tests call; which kernel and which further packages it gets is the
- * caller's affair. Nothing of ours is in it: what is tested goes in with each boot (boot.ts).
+ * caller's affair. Nothing of ours is in it but the unit that runs what a boot brings along (boot.ts).
  */
 
 import { createHash } from 'node:crypto'
-import { existsSync, globSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ROOT, run } from './package.ts'
 
@@ -23,7 +23,10 @@ export interface RootOptions {
 }
 
 export interface Root {
+  /** The tree, to look into; machines start from `image`. */
   readonly folder: string
+  /** The same as an ext4 file system, never written to. */
+  readonly image: string
   readonly kernel: string
   readonly initrd: string
 }
@@ -39,7 +42,10 @@ const MIRROR = 'http://deb.debian.org/debian'
 /** Makes the root, or finds the one made before with the same options. @throws Error when debootstrap or apt fails */
 export function makeRoot(options: RootOptions): Root {
   const { suite, kernel, kernelSuite, packages = [] } = options
-  const hash = createHash('sha256').update(JSON.stringify([options, BASE])).digest('hex').slice(0, 12)
+  const hash = createHash('sha256')
+    .update(JSON.stringify([options, BASE]))
+    .digest('hex')
+    .slice(0, 12)
   const folder = join(VM_FOLDER, `root-${suite}-${hash}`)
   if (!existsSync(folder)) {
     const growing = `${folder}.growing`
@@ -59,12 +65,54 @@ export function makeRoot(options: RootOptions): Root {
     if (packages.length > 0) inside('apt-get', '-qq', '-y', '--no-install-recommends', 'install', ...packages)
     inside('apt-get', 'clean')
     rmSync(join(growing, 'usr/sbin/policy-rc.d'))
+    addPayloadUnit(growing)
     renameSync(growing, folder)
+  }
+  const image = `${folder}.ext4`
+  if (!existsSync(image)) {
+    run('truncate', ['--size=4G', `${image}.growing`])
+    run('mkfs.ext4', ['-q', '-d', folder, `${image}.growing`])
+    renameSync(`${image}.growing`, image)
   }
   const find = (name: string) => {
     const found = globSync(`boot/${name}-*`, { cwd: folder }).sort().at(-1)
     if (found === undefined) throw new Error(`${folder} has no ${name}: remove the folder and try again`)
     return join(folder, found)
   }
-  return { folder, kernel: find('vmlinuz'), initrd: find('initrd.img') }
+  return { folder, image, kernel: find('vmlinuz'), initrd: find('initrd.img') }
+}
+
+/**
+ * The machine mounts its second disk and runs `run.sh` from it once it has booted, and goes off when that ends. What
+ * run.sh prints is on the console; the second serial line is for results.
+ */
+const PAYLOAD_UNIT = `[Unit]
+Description=What this boot is for
+After=multi-user.target
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'mkdir -p /vm && mount -o ro /dev/vdb /vm && exec /bin/sh /vm/run.sh'
+ExecStopPost=/bin/systemctl poweroff --force
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=infinity
+`
+
+/** A timer starts it, so that it is no part of the boot that it looks at. */
+const PAYLOAD_TIMER = `[Timer]
+OnBootSec=1
+AccuracySec=1
+Unit=vm-payload.service
+`
+
+function addPayloadUnit(folder: string): void {
+  const units = join(folder, 'etc/systemd/system')
+  writeFileSync(join(units, 'vm-payload.service'), PAYLOAD_UNIT)
+  writeFileSync(join(units, 'vm-payload.timer'), PAYLOAD_TIMER)
+  mkdirSync(join(units, 'timers.target.wants'), { recursive: true })
+  symlinkSync('../vm-payload.timer', join(units, 'timers.target.wants', 'vm-payload.timer'))
+  writeFileSync(join(folder, 'etc/hostname'), 'vm\n')
+  // Messages of the kernel's and systemd's own go where ours go.
+  writeFileSync(join(folder, 'etc/fstab'), '/dev/vda / ext4 defaults 0 1\n')
 }

@@ -1,0 +1,74 @@
+# The package on a machine that has neither it nor libatomic: its own tests, then what happens to a running service.
+
+tell 'the machine' "$(uname -r), systemd $(systemctl --version | awk 'NR == 1 { print $2 }'), $(. /etc/os-release && echo "$PRETTY_NAME")"
+no_libatomic() {
+    ! ldconfig -p | grep libatomic
+}
+bare_executable() {
+    dpkg-deb --fsys-tarfile /vm/new.deb | tar -xO ./usr/sbin/azure-proxy-agent > /root/bare
+    chmod +x /root/bare
+    /root/bare --version
+    rm /root/bare
+}
+check 'libatomic1 is not installed' no_libatomic
+check 'the bare executable starts' bare_executable
+check 'the package installs' dpkg -i /vm/new.deb
+check 'the service comes up' within 60 listens
+
+for name in cli service fabric; do
+    check "autopkgtest $name" sh "/vm/tree/debian/tests/$name"
+done
+tell 'systemd-analyze security' "$(systemd-analyze security $UNIT --no-pager | tail -1)"
+
+recovers() {
+    old=$(main_pid)
+    kill -9 "$old"
+    within 5 sh -c ". /vm/lib.sh; [ \"\$(main_pid)\" != $old ] && listens"
+}
+check 'killed with SIGKILL, it listens again within 5 s' recovers
+five_times() {
+    for _ in 1 2 3 4 5 6 7; do
+        recovers
+        sleep 0.3
+    done
+}
+check 'and seven times in a row' five_times
+tell 'restarts counted by systemd' "$(systemctl show --property NRestarts --value $UNIT)"
+
+no_core() {
+    [ -z "$(find / -xdev -name 'core*' -newer /vm/run.sh -type f -size +1000k 2> /dev/null)" ]
+}
+crash() {
+    kill -SEGV "$(main_pid)"
+    within 10 listens
+    no_core
+}
+check 'a crash leaves no core file' crash
+
+bad_config() {
+    cp /etc/azure/proxy-agent.json /root/good.json
+    echo '{' > /etc/azure/proxy-agent.json
+    systemctl restart $UNIT
+    within 20 sh -c "systemctl show -p ActiveState --value $UNIT | grep -q failed" &&
+        same 78 "$(systemctl show -p ExecMainStatus --value $UNIT)" &&
+        journalctl -u $UNIT --no-pager | grep -q 'Error in reading Config from Json file: /etc/azure/proxy-agent.json'
+    bad=$?
+    cp /root/good.json /etc/azure/proxy-agent.json
+    systemctl reset-failed $UNIT
+    systemctl start $UNIT
+    return $bad
+}
+check 'a configuration that cannot be used fails the unit once, with the reason' bad_config
+check 'and it comes back once that is mended' within 60 listens
+
+check 'removal keeps the configuration, keys and logs' sh -c 'apt-get -qq -y remove azure-proxy-agent && [ -e /etc/azure/proxy-agent.json ] && [ -d /var/lib/azure-proxy-agent ] && [ -d /var/log/azure-proxy-agent ] && ! systemctl is-active -q azure-proxy-agent.service'
+check 'purging does not fail' apt-get -qq -y purge azure-proxy-agent
+leftovers() {
+    found=$(find / -xdev \( -path /proc -o -path /sys -o -path /vm -o -path /var/cache/man \) -prune -o -name '*azure-proxy-agent*' -print
+        find /etc/azure /run/azure-proxy-agent /run/systemd /sys/fs/bpf /etc/systemd -name '*proxy-agent*' 2> /dev/null)
+    [ -z "$found" ] || {
+        echo "$found"
+        return 1
+    }
+}
+check 'purging leaves nothing' leftovers

@@ -1,0 +1,25 @@
+# Where the unit stands in the order of a boot. Sourced.
+
+monotonic() {
+    systemctl show --property "$2" --value "$1"
+}
+before_network() {
+    agent=$(monotonic $UNIT ActiveEnterTimestampMonotonic)
+    network=$(monotonic network-pre.target ActiveEnterTimestampMonotonic)
+    echo "agent $agent, network-pre.target $network"
+    [ "$agent" -gt 0 ] && [ "$network" -gt 0 ] && [ "$agent" -le "$network" ]
+}
+check 'it is up before network-pre.target' before_network
+chain() {
+    systemd-analyze critical-chain network-pre.target --no-pager | grep -q $UNIT || {
+        systemd-analyze critical-chain network-pre.target --no-pager
+        return 1
+    }
+}
+check 'systemd-analyze shows it on the way to the network' chain
+cycles() {
+    ! journalctl -b --no-pager | grep -iE 'ordering cycle|breaking'
+}
+check 'no ordering cycle' cycles
+tell 'systemd-analyze' "$(systemd-analyze time | head -1)"
+tell 'seconds from the start of userspace to the unit being active' "$(systemctl show -p ActiveEnterTimestampMonotonic --value $UNIT | awk '{ printf "%.1f s of uptime", $1 / 1e6 }')"

@@ -1,0 +1,130 @@
+/**
+ * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named.
+ *
+ * Builds the package and looks at it, makes a Debian root, and gives each group a machine of its own: a list of boots, each
+ * with a script from inside/. Prints every check with its time; exits with 1 when one failed or a script did not come to its end.
+ */
+
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { bindCompareExchange, stripElf } from '../build/built.ts'
+import { type BootOptions, createMachine } from './boot.ts'
+import { buildPackage, findDeb, makeTarballs, PACKAGE_FOLDER, ROOT } from './package.ts'
+import { PACKAGE_CHECKS } from './package-checks.ts'
+import { makeRoot, type Root, VM_FOLDER } from './root.ts'
+import { makePreviousPackage, makeReferencePackage } from './stand-ins.ts'
+
+interface Group {
+  readonly name: string
+  /** Scripts of inside/, a boot each. */
+  readonly boots: readonly { readonly script: string; readonly append?: string }[]
+}
+
+/** The machine has both real clients; they are kept still where the test is about the agent. */
+const STILL = 'cloud-init=disabled systemd.mask=walinuxagent.service'
+
+const GROUPS: readonly Group[] = [
+  { name: 'install', boots: [{ script: 'install.sh', append: STILL }] },
+  { name: 'upgrade', boots: [{ script: 'upgrade.sh', append: STILL }] },
+  {
+    name: 'boot',
+    boots: [
+      { script: 'prepare.sh', append: STILL },
+      { script: 'boot-without-host.sh', append: STILL },
+      { script: 'boot-with-host.sh', append: STILL },
+    ],
+  },
+  { name: 'clients', boots: [{ script: 'prepare-clients.sh', append: STILL }, { script: 'clients.sh' }] },
+]
+
+/** What every boot brings: the package and what its tests need of the source. */
+function payload(): BootOptions['files'] {
+  mkdirSync(VM_FOLDER, { recursive: true })
+  // The runtime for the simulated host, which has to start without libatomic as well.
+  const node = join(VM_FOLDER, 'node')
+  const runtime = join(ROOT, 'node_modules', `node-linux-${process.arch}`, 'bin', 'node')
+  writeFileSync(node, bindCompareExchange(stripElf(readFileSync(runtime))))
+  chmodSync(node, 0o755)
+  const deb = findDeb()
+  const tree = Object.fromEntries(
+    ['debian', 'test/fabric', 'node_modules/mri', 'package.json'].map((path) => [`tree/${path}`, join(ROOT, path)]),
+  )
+  return {
+    ...tree,
+    'tree/node_modules/.bin/node': node,
+    inside: join(ROOT, 'test/vm/inside'),
+    'new.deb': deb,
+    'previous.deb': makePreviousPackage(deb, VM_FOLDER),
+    'reference.deb': makeReferencePackage(VM_FOLDER),
+  }
+}
+
+async function runGroup(group: Group, root: Root, files: BootOptions['files']): Promise<boolean> {
+  process.stdout.write(`\n== ${group.name}\n`)
+  let isGood = true
+  using machine = createMachine(root)
+  for (const { script, append = '' } of group.boots) {
+    const boot = await machine.boot({ files, script: `. /vm/inside/${script}`, append, timeoutSeconds: 600 })
+    for (const { isOk, seconds, name, detail } of boot.checks) {
+      process.stdout.write(
+        `${isOk ? 'ok  ' : 'FAIL'} ${seconds.toFixed(1).padStart(6)} s  ${name}${detail && `: ${detail}`}\n`,
+      )
+    }
+    const log = join(VM_FOLDER, `${group.name}-${script.replace('.sh', '')}.log`)
+    writeFileSync(log, boot.console)
+    process.stdout.write(`     ${boot.seconds.toFixed(1).padStart(6)} s  the boot with ${script}\n`)
+    if (!boot.isComplete) process.stdout.write(`FAIL ${script} did not come to its end: see ${log}\n`)
+    isGood &&= boot.isComplete && boot.checks.length > 0 && boot.checks.every(({ isOk }) => isOk)
+  }
+  return isGood
+}
+
+function runPackageChecks(): boolean {
+  process.stdout.write('\n== package\n')
+  let isGood = true
+  for (const { name, run } of PACKAGE_CHECKS) {
+    const started = performance.now()
+    const seconds = () => ((performance.now() - started) / 1000).toFixed(1).padStart(6)
+    try {
+      const detail = run()
+      process.stdout.write(`ok   ${seconds()} s  ${name}${detail && `: ${detail}`}\n`)
+    } catch (error) {
+      isGood = false
+      process.stdout.write(`FAIL ${seconds()} s  ${name}: ${error instanceof Error ? error.message : error}\n`)
+    }
+  }
+  return isGood
+}
+
+async function main(words: readonly string[]): Promise<number> {
+  const names = words.filter((word) => !word.startsWith('--'))
+  const known = ['package', ...GROUPS.map(({ name }) => name)]
+  const unknown = names.find((name) => !known.includes(name))
+  if (unknown !== undefined) {
+    process.stderr.write(`There is no group '${unknown}': know ${known.join(', ')}\n`)
+    return 2
+  }
+  const isWanted = (name: string) => names.length === 0 || names.includes(name)
+  // For who works on the tests: the package of the last time.
+  if (!words.includes('--keep-package')) {
+    makeTarballs(PACKAGE_FOLDER)
+    buildPackage(PACKAGE_FOLDER, PACKAGE_FOLDER)
+  }
+  const failed: string[] = []
+  if (isWanted('package') && !runPackageChecks()) failed.push('package')
+  const groups = GROUPS.filter(({ name }) => isWanted(name))
+  if (groups.length > 0) failed.push(...(await runMachines(groups)))
+  process.stdout.write(failed.length === 0 ? '\nAll passed\n' : `\nFailed: ${failed.join(', ')}\n`)
+  return failed.length === 0 ? 0 : 1
+}
+
+/** @returns the names of the groups that failed */
+async function runMachines(groups: readonly Group[]): Promise<string[]> {
+  const root = makeRoot({ suite: 'bookworm', kernel: 'linux-image-amd64', packages: ['cloud-init', 'waagent'] })
+  const files = payload()
+  const failed: string[] = []
+  for (const group of groups) if (!(await runGroup(group, root, files))) failed.push(group.name)
+  return failed
+}
+
+process.exitCode = await main(process.argv.slice(2))
