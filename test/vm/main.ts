@@ -20,7 +20,7 @@ interface Group {
   readonly boots: readonly { readonly script: string; readonly append?: string }[]
 }
 
-/** The machine has both real clients; they are kept still where the test is about the agent. */
+/** The machine has both real clients; they are kept still where the test is about the agent. `azure-host`: see prepare.sh. */
 const STILL = 'cloud-init=disabled systemd.mask=walinuxagent.service'
 
 const GROUPS: readonly Group[] = [
@@ -31,10 +31,16 @@ const GROUPS: readonly Group[] = [
     boots: [
       { script: 'prepare.sh', append: STILL },
       { script: 'boot-without-host.sh', append: STILL },
-      { script: 'boot-with-host.sh', append: STILL },
+      { script: 'boot-with-host.sh', append: `${STILL} azure-host` },
     ],
   },
-  { name: 'clients', boots: [{ script: 'prepare-clients.sh', append: STILL }, { script: 'clients.sh' }] },
+  {
+    name: 'clients',
+    boots: [
+      { script: 'prepare-clients.sh', append: STILL },
+      { script: 'clients.sh', append: 'cloud-init=disabled azure-host' },
+    ],
+  },
 ]
 
 /** What every boot brings: the package and what its tests need of the source. */

@@ -1,11 +1,13 @@
 /**
- * Makes the source package and the binary package, in dist/package/: `npm run package [-- --nocheck]`.
+ * Makes what is released, in dist/package/: source package, binary package, the executable with what belongs to it, and
+ * SHA256SUMS of all. `npm run package [-- --nocheck]`.
  *
  * Built as on a distribution's builder: from the source package alone, in a network namespace that has loopback and
  * nothing else.
  */
 
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import {
   copyFileSync,
   existsSync,
@@ -17,7 +19,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { make as makeVendor, readChangelog } from '../../debian/vendor.mjs'
 
 export const ROOT = dirname(dirname(import.meta.dirname))
@@ -117,9 +119,43 @@ export function findDeb(folder = PACKAGE_FOLDER): string {
   return join(folder, found)
 }
 
+/**
+ * Takes out of the package what is released beside it, for images without dpkg: executable, unit, configuration, bill of
+ * materials, notices. SHA256SUMS names them all, and the packages.
+ */
+function makeRelease(folder: string): void {
+  const tree = mkdtempSync(join(tmpdir(), 'apa-release-'))
+  try {
+    run('dpkg-deb', ['--extract', findDeb(folder), tree])
+    const docs = join(tree, 'usr/share/doc/azure-proxy-agent')
+    run('gzip', ['-d', join(docs, `${NAME}.LICENSES.txt.gz`), join(docs, `${NAME}.cdx.json.gz`)])
+    const files = [
+      join(tree, 'usr/sbin', NAME),
+      join(tree, 'lib/systemd/system', `${NAME}.service`),
+      join(tree, 'etc/azure/proxy-agent.json'),
+      join(docs, `${NAME}.LICENSES.txt`),
+      join(docs, `${NAME}.cdx.json`),
+    ]
+    for (const file of files) copyFileSync(file, join(folder, basename(file)))
+  } finally {
+    rmSync(tree, { recursive: true, force: true })
+  }
+  const sums = readdirSync(folder)
+    .filter((file) => !file.startsWith('.') && file !== 'SHA256SUMS')
+    .sort()
+    .map(
+      (file) =>
+        `${createHash('sha256')
+          .update(readFileSync(join(folder, file)))
+          .digest('hex')}  ${file}\n`,
+    )
+  writeFileSync(join(folder, 'SHA256SUMS'), sums.join(''))
+}
+
 if (import.meta.main) {
   makeTarballs(PACKAGE_FOLDER)
   const isUnchecked = process.argv.includes('--nocheck')
   buildPackage(PACKAGE_FOLDER, PACKAGE_FOLDER, isUnchecked ? { options: 'nocheck parallel=2' } : {})
+  makeRelease(PACKAGE_FOLDER)
   process.stdout.write(`${findDeb()}\n`)
 }

@@ -37,13 +37,36 @@ const BASE = [
   ...['iproute2', 'curl', 'jq', 'python3', 'man-db'],
 ]
 
+/**
+ * The machine mounts its second disk and runs `run.sh` from it once it has booted, and goes off when that ends. What
+ * run.sh prints is on the console; the second serial line is for results.
+ */
+const PAYLOAD_UNIT = `[Unit]
+Description=What this boot is for
+After=multi-user.target
+
+[Service]
+Type=exec
+ExecStart=/bin/sh -c 'mkdir -p /vm && mount -o ro /dev/vdb /vm && exec /bin/sh /vm/run.sh'
+ExecStopPost=/bin/systemctl poweroff --force
+StandardOutput=journal+console
+StandardError=journal+console
+`
+
+/** A timer starts it, so that it is no part of the boot that it looks at. */
+const PAYLOAD_TIMER = `[Timer]
+OnBootSec=1
+AccuracySec=1
+Unit=vm-payload.service
+`
+
 const MIRROR = 'http://deb.debian.org/debian'
 
 /** Makes the root, or finds the one made before with the same options. @throws Error when debootstrap or apt fails */
 export function makeRoot(options: RootOptions): Root {
   const { suite, kernel, kernelSuite, packages = [] } = options
   const hash = createHash('sha256')
-    .update(JSON.stringify([options, BASE]))
+    .update(JSON.stringify([options, BASE, PAYLOAD_UNIT, PAYLOAD_TIMER]))
     .digest('hex')
     .slice(0, 12)
   const folder = join(VM_FOLDER, `root-${suite}-${hash}`)
@@ -81,30 +104,6 @@ export function makeRoot(options: RootOptions): Root {
   }
   return { folder, image, kernel: find('vmlinuz'), initrd: find('initrd.img') }
 }
-
-/**
- * The machine mounts its second disk and runs `run.sh` from it once it has booted, and goes off when that ends. What
- * run.sh prints is on the console; the second serial line is for results.
- */
-const PAYLOAD_UNIT = `[Unit]
-Description=What this boot is for
-After=multi-user.target
-
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'mkdir -p /vm && mount -o ro /dev/vdb /vm && exec /bin/sh /vm/run.sh'
-ExecStopPost=/bin/systemctl poweroff --force
-StandardOutput=journal+console
-StandardError=journal+console
-TimeoutStartSec=infinity
-`
-
-/** A timer starts it, so that it is no part of the boot that it looks at. */
-const PAYLOAD_TIMER = `[Timer]
-OnBootSec=1
-AccuracySec=1
-Unit=vm-payload.service
-`
 
 function addPayloadUnit(folder: string): void {
   const units = join(folder, 'etc/systemd/system')

@@ -5,10 +5,10 @@ no_libatomic() {
     ! ldconfig -p | grep libatomic
 }
 bare_executable() {
-    dpkg-deb --fsys-tarfile /vm/new.deb | tar -xO ./usr/sbin/azure-proxy-agent > /root/bare
-    chmod +x /root/bare
-    /root/bare --version
-    rm /root/bare
+    dpkg-deb --fsys-tarfile /vm/new.deb | tar -xO ./usr/sbin/azure-proxy-agent > /srv/bare
+    chmod +x /srv/bare
+    /srv/bare --version
+    rm /srv/bare
 }
 check 'libatomic1 is not installed' no_libatomic
 check 'the bare executable starts' bare_executable
@@ -46,14 +46,14 @@ crash() {
 check 'a crash leaves no core file' crash
 
 bad_config() {
-    cp /etc/azure/proxy-agent.json /root/good.json
+    cp /etc/azure/proxy-agent.json /srv/good.json
     echo '{' > /etc/azure/proxy-agent.json
     systemctl restart $UNIT
     within 20 sh -c "systemctl show -p ActiveState --value $UNIT | grep -q failed" &&
         same 78 "$(systemctl show -p ExecMainStatus --value $UNIT)" &&
         journalctl -u $UNIT --no-pager | grep -q 'Error in reading Config from Json file: /etc/azure/proxy-agent.json'
     bad=$?
-    cp /root/good.json /etc/azure/proxy-agent.json
+    cp /srv/good.json /etc/azure/proxy-agent.json
     systemctl reset-failed $UNIT
     systemctl start $UNIT
     return $bad

@@ -1,5 +1,6 @@
 # Where the unit stands in the order of a boot. Sourced.
 
+within 120 sh -c 'systemctl is-system-running | grep -E "running|degraded"'
 monotonic() {
     systemctl show --property "$2" --value "$1"
 }

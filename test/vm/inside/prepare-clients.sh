@@ -7,3 +7,4 @@ sed -i -e 's/^Provisioning.Agent=.*/Provisioning.Agent=disabled/' -e 's/^Resourc
     -e 's/^# *Logs.Verbose=.*/Logs.Verbose=y/' /etc/waagent.conf
 grep -q '^Logs.Verbose' /etc/waagent.conf || echo 'Logs.Verbose=y' >> /etc/waagent.conf
 check 'waagent is there' systemctl cat -q walinuxagent.service
+systemctl disable -q walinuxagent.service

@@ -1,26 +1,27 @@
 # Installs the package for the next boots, and a host that comes with the network.
 
 check 'the package installs' dpkg -i /vm/new.deb
-mkdir -p /root/host
-cat > /root/host/rules.json <<RULES
+mkdir -p /srv/host
+cat > /srv/host/rules.json <<RULES
 {
   "wireserver": { "defaultAccess": "allow", "mode": "enforce", "id": "vm-wireserver" },
   "imds": { "defaultAccess": "allow", "mode": "enforce", "id": "vm-imds" }
 }
 RULES
-cp -r /vm/tree /root/host/tree
+cp -r /vm/tree /srv/host/tree
 cat > /etc/systemd/system/azure-host.service <<UNIT
 [Unit]
 Description=A simulated host, as the network brings it
 DefaultDependencies=no
 After=network-pre.target local-fs.target
 Before=network.target
+ConditionKernelCommandLine=azure-host
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 Environment=AUTOPKGTEST_TMP=/run
-ExecStart=/bin/sh /root/host/tree/debian/tests/fabric start /root/host/rules.json
+ExecStart=/bin/sh /srv/host/tree/debian/tests/fabric start /srv/host/rules.json
 
 [Install]
 WantedBy=multi-user.target

@@ -1,14 +1,14 @@
 # Upgrades with a host and with clients that go on asking, and the change from the reference package.
 
-mkdir -p /root/host
-cat > /root/host/rules.json <<RULES
+mkdir -p /srv/host
+cat > /srv/host/rules.json <<RULES
 {
   "wireserver": { "defaultAccess": "allow", "mode": "enforce", "id": "vm-wireserver" },
   "imds": { "defaultAccess": "allow", "mode": "enforce", "id": "vm-imds" }
 }
 RULES
 
-check 'the host is there' sh /vm/tree/debian/tests/fabric start /root/host/rules.json
+check 'the host is there' sh /vm/tree/debian/tests/fabric start /srv/host/rules.json
 dpkg -i /vm/previous.deb > /dev/null 2>&1
 check 'the previous version is provisioned' azure-proxy-agent --status --wait 90
 
@@ -16,36 +16,36 @@ check 'the previous version is provisioned' azure-proxy-agent --status --wait 90
 traffic() {
     while :; do
         echo "$(date +%s.%N) $(curl --silent --max-time 10 --output /dev/null --write-out '%{http_code}' -H 'Metadata: true' "http://169.254.169.254$INSTANCE")"
-    done > /root/traffic
+    done > /srv/traffic
 }
 gap() {
-    awk '$2 == 200 { if (last && $1 - last > most) most = $1 - last; last = $1 } END { printf "%.2f s at most between two good answers, %d good, %d others\n", most, n200, other } { $2 == 200 ? n200++ : other++ }' /root/traffic
+    awk '$2 == 200 { if (last && $1 - last > most) most = $1 - last; last = $1 } END { printf "%.2f s at most between two good answers, %d good, %d others\n", most, n200, other } { $2 == 200 ? n200++ : other++ }' /srv/traffic
 }
 during() {
     traffic &
     pid=$!
     sleep 3
-    "$@" > /root/during.log 2>&1
+    "$@" > /srv/during.log 2>&1
     code=$?
     within 60 listens
     azure-proxy-agent --status --wait 60
     sleep 4
     kill $pid
     wait $pid 2> /dev/null
-    cp /root/traffic "/root/traffic.$1"
+    cp /srv/traffic "/srv/traffic.$1"
     [ $code = 0 ] || {
-        cat /root/during.log
+        cat /srv/during.log
         return 1
     }
     # Answered again at the end, by the new process, and refused by nobody: 403 of the host would mean unsigned.
-    tail -1 /root/traffic | grep -q ' 200$'
+    tail -1 /srv/traffic | grep -q ' 200$'
 }
 check 'a restart under traffic ends well' during systemctl restart $UNIT
 tell 'restart under traffic' "$(gap)"
 tell 'by the journal' "$(journalctl -u $UNIT -o short-monotonic --no-pager -q | grep -E 'Stopping|Stopped|Started|Starting' | tail -3 | cut -c 1-60 | paste -sd ';')"
 check 'an upgrade under traffic ends well' during dpkg -i /vm/new.deb
 tell 'upgrade under traffic' "$(gap)"
-tell 'answers during the upgrade' "$(awk '{ print $2 }' /root/traffic | sort | uniq -c | tr '\n' ' ')"
+tell 'answers during the upgrade' "$(awk '{ print $2 }' /srv/traffic | sort | uniq -c | tr '\n' ' ')"
 upgraded() {
     same "$(dpkg-deb -f /vm/new.deb Version)" "$(dpkg-query -W -f '${Version}' azure-proxy-agent)"
 }
@@ -80,7 +80,7 @@ echo '2026-01-02T03:04:05.678Z [Info] a line of the reference' > /var/log/azure-
 sed -i 's/"Trace"/"Debug"/' /etc/azure/proxy-agent.json
 mkdir -p /etc/systemd/system.control/$UNIT.d
 printf '[Service]\nCPUQuota=15%%\n' > /etc/systemd/system.control/$UNIT.d/50-CPUQuota.conf
-check 'the host has the key of the reference' sh /vm/tree/debian/tests/fabric start /root/host/rules.json --latched-key $GUID:$KEY
+check 'the host has the key of the reference' sh /vm/tree/debian/tests/fabric start /srv/host/rules.json --latched-key $GUID:$KEY
 
 # As README says: keep the configuration, take the lasting limit away.
 rm -r /etc/systemd/system.control/$UNIT.d
