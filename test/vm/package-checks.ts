@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { make as makeVendor } from '../../debian/vendor.mjs'
-import { buildPackage, findDeb, PACKAGE_FOLDER } from './package.ts'
+import { buildPackage, findDeb, PACKAGE_FOLDER, ROOT } from './package.ts'
 
 export interface PackageCheck {
   readonly name: string
@@ -100,6 +100,29 @@ export const PACKAGE_CHECKS: readonly PackageCheck[] = [
         [],
       )
       return `${lines.length} entries`
+    },
+  },
+  {
+    name: 'an archive with nodejs 26 as one executable has it built in, and Static-Built-Using says so',
+    run: () => {
+      // Commands that would run if the archive's version were this one; /usr/bin/node is one executable here.
+      const plan = (version: string) =>
+        output(
+          'make',
+          '-C',
+          ROOT,
+          '-f',
+          'debian/rules',
+          '-n',
+          `NODEJS=${version}`,
+          'override_dh_auto_build',
+          'override_dh_gencontrol',
+        )
+      assert.match(plan('26.3.0-1'), /Static-Built-Using=nodejs \(= 26\.3\.0-1\)'/)
+      assert.match(plan('26.3.0-1'), /build\.mjs .*--runtime \/usr\/bin\/node --node \d+\.\d+\.\d+/)
+      assert.match(plan('25.9.0-1'), /Static-Built-Using='/)
+      assert.doesNotMatch(plan('25.9.0-1'), /--runtime/)
+      return ''
     },
   },
   {

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'node:test'
+import { IMDS, LISTENER, WIRESERVER } from '../../src/base/endpoints.ts'
+
+const FILE = join(dirname(dirname(import.meta.dirname)), 'debian', 'azure-proxy-agent.service')
+const TEXT = readFileSync(FILE, 'utf8')
+
+const valuesOf = (name: string) => [...TEXT.matchAll(new RegExp(`^${name}=(.*)$`, 'gm'))].map(([, value]) => value!)
+
+test('the unit lets the agent reach its host and its clients, and no other address', () => {
+  assert.deepEqual(valuesOf('IPAddressDeny'), ['any'])
+  const allowed = valuesOf('IPAddressAllow').flatMap((value) => value.split(' '))
+  assert.deepEqual(allowed.sort(), [IMDS.address, LISTENER.address, WIRESERVER.address].sort())
+})
+
+test('the unit starts before the network and never gives up, but for a configuration that cannot be used', () => {
+  assert.deepEqual(valuesOf('Before'), ['network-pre.target shutdown.target'])
+  assert.deepEqual(valuesOf('Wants'), ['network-pre.target'])
+  assert.deepEqual(valuesOf('DefaultDependencies'), ['no'])
+  assert.deepEqual([valuesOf('Restart'), valuesOf('StartLimitIntervalSec')], [['always'], ['0']])
+  assert.deepEqual(valuesOf('RestartPreventExitStatus'), ['78'])
+})
+
+test('the unit keeps the key out of core files and swap', () => {
+  assert.deepEqual([valuesOf('LimitCORE'), valuesOf('MemorySwapMax')], [['0'], ['0']])
+})
+
+test('systemd rates the unit 3.0 or better, and knows every word in it', (t) => {
+  const ran = spawnSync('systemd-analyze', ['security', '--offline=yes', '--threshold=30', FILE], { encoding: 'utf8' })
+  if (ran.error !== undefined) return t.skip('no systemd-analyze here')
+  assert.equal(ran.status, 0, ran.stdout)
+  assert.doesNotMatch(ran.stderr, /Unknown|Failed to parse|Invalid/)
+})
