@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { toShortName } from '../../debian/copyright.ts'
@@ -19,7 +19,11 @@ test('the vendor tarball is to hold the runtime of both architectures, and nothi
   )
 })
 
-test('every package that the lock file names for this machine is in the vendor tarball once', () => {
+test('every package that the lock file names for this machine is in the vendor tarball once', (t) => {
+  if (!existsSync(join(ROOT, 'node_modules', '.package-lock.json'))) {
+    assert.ok(existsSync(join(ROOT, 'vendor')), 'npm installed the packages, or they come from vendor/')
+    return t.skip('npm did not install these packages: they come from vendor/')
+  }
   const { packages } = JSON.parse(read('node_modules', '.package-lock.json'))
   const folders = listVendored().flatMap((each) => each.folders)
   assert.deepEqual(
