@@ -18,16 +18,23 @@ from cloudinit.sources import DataSourceAzure as azure
 data = azure.get_metadata_from_imds(retries=3, md_type=azure.MetadataType.ALL, api_version=azure.IMDS_VER_WANT)
 assert data["compute"]["vmId"], data
 '
+goal_states() {
+    requests | jq -es 'map(select((.target | test("^/machine/?[?]comp=goalstate")) and .status == 200 and .signature == "right")) | length'
+}
+before=$(goal_states)
 systemctl start walinuxagent.service
 goal_state_again() {
-    requests | jq -es 'map(select(.target == "/machine/?comp=goalstate" or (.target | startswith("/machine?comp=goalstate")))) | map(select(.status == 200 and (.rawHeaders | tostring | test("WALinuxAgent|x-ms-agent-name"; "i")))) | length >= 1'
+    [ "$(goal_states)" -gt "$before" ]
 }
-check 'waagent: fetches its goal state' within 120 goal_state_again
-waagent_says() {
-    grep -q 'Wire server endpoint:168.63.129.16\|WireServer endpoint 168.63.129.16 read\|Using.*168.63.129.16' /var/log/waagent.log
-}
-check 'waagent: found WireServer' waagent_says
+check 'waagent: fetches its goal state, signed' within 120 goal_state_again
 sleep 20
+waagent_works() {
+    systemctl is-active walinuxagent.service && grep 'Wire server endpoint:168.63.129.16\|WireServer endpoint 168.63.129.16' /var/log/waagent.log || {
+        tail -8 /var/log/waagent.log
+        return 1
+    }
+}
+check 'waagent: runs, and found WireServer' waagent_works
 no_refusal() {
     requests | jq -es 'map(select(.status == 401 or .status == 403 or .signature == "wrong")) | length == 0' || {
         requests | jq -c 'select(.status == 401 or .status == 403 or .signature == "wrong") | [.endpoint, .method, .target, .status, .signature]'

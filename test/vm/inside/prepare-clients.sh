@@ -7,4 +7,7 @@ sed -i -e 's/^Provisioning.Agent=.*/Provisioning.Agent=disabled/' -e 's/^Resourc
     -e 's/^# *Logs.Verbose=.*/Logs.Verbose=y/' /etc/waagent.conf
 grep -q '^Logs.Verbose' /etc/waagent.conf || echo 'Logs.Verbose=y' >> /etc/waagent.conf
 check 'waagent is there' systemctl cat -q walinuxagent.service
+# It would start on Azure's hypervisor alone.
+mkdir -p /etc/systemd/system/walinuxagent.service.d
+printf '[Unit]\nConditionVirtualization=\n' > /etc/systemd/system/walinuxagent.service.d/here.conf
 systemctl disable -q walinuxagent.service
