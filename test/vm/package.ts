@@ -37,7 +37,7 @@ export function run(
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: exit status ${status}`)
 }
 
-/** Makes the two upstream tarballs in `folder`. The vendor tarball is kept from the last time while the lock file is the same. */
+/** Makes the two upstream tarballs in `folder`. The vendor tarball is kept while what it is made from is the same. */
 export function makeTarballs(folder: string): void {
   mkdirSync(folder, { recursive: true })
   const { version, time } = readChangelog()
@@ -59,7 +59,9 @@ export function makeTarballs(folder: string): void {
   run('tar', [...form, ...place, '-cJf', join(folder, `${NAME}_${version}.orig.tar.xz`)])
   rmSync(list)
 
-  const lock = readFileSync(join(ROOT, 'package-lock.json'), 'utf8')
+  const lock = ['package-lock.json', 'debian/vendor.mjs', 'debian/changelog']
+    .map((file) => readFileSync(join(ROOT, file), 'utf8'))
+    .join('')
   const mark = join(folder, '.vendor-lock')
   const vendor = join(folder, `${NAME}_${version}.orig-vendor.tar.xz`)
   if (existsSync(vendor) && existsSync(mark) && readFileSync(mark, 'utf8') === lock) return
