@@ -339,6 +339,11 @@ export function checkNode(wanted, running = process.versions.node) {
  * @param {string | undefined} nodeVersion in place of the pinned one
  */
 function readProject(nodeVersion) {
+  if (nodeVersion !== undefined && nodeVersion !== process.versions.node) {
+    throw new BuildError(
+      `Cannot build on Node ${nodeVersion}: this is Node ${process.versions.node}, and only the same version can put a program in`,
+    )
+  }
   const manifest = readJson(path.join(ROOT, 'package.json'))
   const pins = Object.entries(manifest.optionalDependencies ?? {}).filter(([name]) => name.startsWith('node-linux-'))
   const pinned = pins[0]?.[1]

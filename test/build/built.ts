@@ -17,6 +17,7 @@ export const PROGRAM_PACKAGES = ['undici', 'valibot'] as const
 export interface BuildOptions {
   readonly arch?: string
   readonly runtime?: string
+  readonly node?: string
   readonly entry?: string
   readonly out?: string
 }

@@ -32,7 +32,7 @@ test('build.mjs tells an older Node what to do, instead of failing to parse', (t
 test('build.mjs explains itself with --help, and refuses an option it does not know', () => {
   const help = runBuild('--help')
   assert.equal(help.status, 0)
-  for (const option of ['--arch', '--runtime', '--entry', '--out'])
+  for (const option of ['--arch', '--runtime', '--node', '--entry', '--out'])
     assert.match(help.stdout, new RegExp(`^  ${option} `, 'm'))
   const unknown = runBuild('--fast')
   assert.equal(unknown.status, 1)
@@ -68,6 +68,11 @@ for (const { situation, source, message } of programs) {
 }
 
 const others: readonly { situation: string; options: BuildOptions; message: RegExp }[] = [
+  {
+    situation: 'a version of Node that is not the one that runs the build',
+    options: { node: '26.9.0' },
+    message: new RegExp(`^Cannot build on Node 26\\.9\\.0: this is Node ${NODE_VERSION}, `),
+  },
   {
     situation: 'an architecture it does not know',
     options: { arch: 'riscv64' },
