@@ -2,7 +2,8 @@
  * Brings the npm packages that package-lock.json names into the source package, and from there to node_modules.
  *
  *   node debian/vendor.mjs make DIR    writes DIR/azure-proxy-agent_VERSION.orig-vendor.tar.xz
- *   node debian/vendor.mjs unpack      vendor/ to node_modules/, as `npm ci` would, with neither npm nor a network
+ *   node debian/vendor.mjs unpack [CPU] vendor/ to node_modules/, as `npm ci` would, with neither npm nor a network;
+ *                                      and the runtime for CPU, when that is another architecture's
  *
  * The tarball holds one file a package, as npm downloaded it: `vendor/mri-1.2.0.tgz`. It holds the packages that belong on
  * Linux with glibc, on the architectures we build for, and nothing else. The lock file says what must be in each file;
@@ -108,20 +109,21 @@ function cachedFile(cache, integrity) {
   return path.join(cache, '_cacache', 'content-v2', 'sha512', hex.slice(0, 2), hex.slice(2, 4), hex.slice(4))
 }
 
-/** Installs from vendor/ what belongs on this machine. */
-export function unpack() {
+/** Installs from vendor/ what belongs on this machine, and the runtime that is to be built in. @param {string} target */
+export function unpack(target = process.arch) {
   const modules = path.join(ROOT, 'node_modules')
   fs.rmSync(modules, { recursive: true, force: true })
   const commands = []
-  for (const { integrity, folders, cpu, file } of listVendored()) {
-    if (cpu && !cpu.includes(process.arch)) continue
+  for (const { name, integrity, folders, cpu, file } of listVendored()) {
+    const isForeign = cpu !== undefined && !cpu.includes(process.arch)
+    if (isForeign && name !== `node-linux-${target}`) continue
     const archive = path.join(ROOT, 'vendor', file)
     check(file, fs.readFileSync(archive), integrity)
     for (const folder of folders) {
-      const target = path.join(ROOT, folder)
-      fs.mkdirSync(target, { recursive: true })
-      run('tar', ['-xzf', archive, '--strip-components=1', '--no-same-owner', '-C', target], ROOT)
-      if (!folder.slice('node_modules/'.length).includes('node_modules/')) commands.push(target)
+      const place = path.join(ROOT, folder)
+      fs.mkdirSync(place, { recursive: true })
+      run('tar', ['-xzf', archive, '--strip-components=1', '--no-same-owner', '-C', place], ROOT)
+      if (!isForeign && !folder.slice('node_modules/'.length).includes('node_modules/')) commands.push(place)
     }
   }
   fs.mkdirSync(path.join(modules, '.bin'), { recursive: true })
@@ -164,9 +166,9 @@ function run(command, args, cwd) {
 
 function main([command, folder]) {
   if (command === 'make' && folder) process.stdout.write(`${make(folder)}\n`)
-  else if (command === 'unpack') unpack()
+  else if (command === 'unpack') unpack(folder)
   else {
-    process.stderr.write('Usage: node debian/vendor.mjs make DIR | unpack\n')
+    process.stderr.write('Usage: node debian/vendor.mjs make DIR | unpack [CPU]\n')
     process.exitCode = 2
   }
 }

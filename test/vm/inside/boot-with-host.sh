@@ -1,7 +1,7 @@
 # A boot on a machine whose network brings a host: provisioned without anybody's help, and cloud-init's question is answered.
 
 . /vm/inside/order.sh
-check 'the host came with the network' systemctl is-active -q azure-host.service
+check 'the host came with the network' within 60 systemctl is-active -q azure-host.service
 check 'azure-proxy-agent --status --wait 120, as cloud-init asks' azure-proxy-agent --status --wait 120
 tell 'provisioned' "$(grep -o 'elapsed.*' /var/log/azure-proxy-agent/ProxyAgent.log | tail -1)"
 served() {

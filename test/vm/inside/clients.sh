@@ -6,7 +6,7 @@ host() {
 requests() {
     host '/requests?after=0' | jq -c '.. | objects | select(has("endpoint") and has("target"))'
 }
-check 'the host came with the network' systemctl is-active -q azure-host.service
+check 'the host came with the network' within 60 systemctl is-active -q azure-host.service
 check 'the agent is provisioned' azure-proxy-agent --status --wait 120
 
 check 'cloud-init: goal state, certificates and ready report to WireServer' python3 -c '
