@@ -20,27 +20,33 @@ for name in cli service fabric; do
 done
 tell 'systemd-analyze security' "$(systemd-analyze security $UNIT --no-pager | tail -1)"
 
+# Five seconds on hardware. Emulation is ten times slower and more, so here it is three times as long, and told.
 recovers() {
     old=$(main_pid)
+    from=$(hundredths)
     kill -9 "$old"
-    within 5 sh -c ". /vm/lib.sh; [ \"\$(main_pid)\" != $old ] && listens"
+    within 15 sh -c ". /vm/lib.sh; [ \"\$(main_pid)\" != $old ] && listens" || return 1
+    took="$took $(($(hundredths) - from))"
 }
-check 'killed with SIGKILL, it listens again within 5 s' recovers
-five_times() {
+took=
+check 'killed with SIGKILL, it listens again' recovers
+seven_times() {
     for _ in 1 2 3 4 5 6 7; do
-        recovers
+        recovers || return 1
         sleep 0.3
     done
 }
-check 'and seven times in a row' five_times
+check 'and seven times in a row, more often than systemd lets a unit fail by default' seven_times
+tell 'hundredths of a second from SIGKILL to listening, emulated' "$took"
 tell 'restarts counted by systemd' "$(systemctl show --property NRestarts --value $UNIT)"
 
 no_core() {
     [ -z "$(find / -xdev -name 'core*' -newer /vm/run.sh -type f -size +1000k 2> /dev/null)" ]
 }
 crash() {
-    kill -SEGV "$(main_pid)"
-    within 10 listens
+    old=$(main_pid)
+    kill -SEGV "$old"
+    within 15 sh -c ". /vm/lib.sh; [ \"\$(main_pid)\" != $old ] && listens" || return 1
     no_core
 }
 check 'a crash leaves no core file' crash
