@@ -6,34 +6,12 @@
  */
 
 import assert from 'node:assert/strict'
-import {
-  chmodSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  symlinkSync,
-} from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import type { RunOptions } from '../kernel/lab.ts'
-import { createMachine, type Machine, waitFor } from './machine.ts'
-
-/** Where users may not make namespaces, impostors who need one cannot be played. Elsewhere they must be. */
-function reasonForNoNamespaces(): string | undefined {
-  const read = (name: string) => {
-    const path = `/proc/sys/${name}`
-    return existsSync(path) ? readFileSync(path, 'latin1').trim() : undefined
-  }
-  if (read('user/max_user_namespaces') === '0') return 'user namespaces are switched off'
-  if (read('kernel/unprivileged_userns_clone') === '0') return 'user namespaces are for root alone'
-  if (read('kernel/apparmor_restrict_unprivileged_userns') === '1') return 'AppArmor restricts user namespaces'
-  return undefined
-}
+import { createMachine, type Machine, reasonForNoNamespaces, waitFor } from './machine.ts'
 
 const TARGET = realpathSync('/usr/bin/curl')
 const USER = { uid: 1000, gid: 1000 }

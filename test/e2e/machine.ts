@@ -239,6 +239,18 @@ export async function waitFor(
   }
 }
 
+/** Where users may not make namespaces, impostors who need one cannot be played. Elsewhere they must be. */
+export function reasonForNoNamespaces(): string | undefined {
+  const read = (name: string) => {
+    const path = `/proc/sys/${name}`
+    return existsSync(path) ? readFileSync(path, 'latin1').trim() : undefined
+  }
+  if (read('user/max_user_namespaces') === '0') return 'user namespaces are switched off'
+  if (read('kernel/unprivileged_userns_clone') === '0') return 'user namespaces are for root alone'
+  if (read('kernel/apparmor_restrict_unprivileged_userns') === '1') return 'AppArmor restricts user namespaces'
+  return undefined
+}
+
 /** Keeps both outputs of a child, in order of arrival. */
 function collect(child: ChildProcessWithoutNullStreams): () => string {
   let text = ''

@@ -26,7 +26,7 @@ describe('the executable serves nobody in the name of another', { skip, timeout:
     const { result, requests } = await machine.requestsDuring(async () => {
       const outcome = await attack(attackOn(machine, 'orphan.py', sourcePort))
       await waitFor(
-        () => isRefused(machine, sourcePort),
+        () => isRefused(machine, `127.0.0.1:${sourcePort}`),
         'the forged request to be refused',
         () => '',
         5000,
@@ -35,6 +35,17 @@ describe('the executable serves nobody in the name of another', { skip, timeout:
     })
     // The half left behind was alive, and root's first packet had left, when the agent began to accept.
     assert.deepEqual({ left: result.left, dialling: result.dialling }, { left: 'ESTABLISHED', dialling: 'SYN_SENT' })
+    assert.deepEqual(result.root, SERVED)
+    assert.deepEqual(requests.map(told), [ROOT_ALONE])
+  })
+
+  test('a request from the same port of another address of the machine is refused, and root is served', async () => {
+    const sourcePort = 41_004
+    const { result, requests } = await machine.requestsDuring(async () => {
+      const outcome = await attack(attackOn(machine, 'neighbour.py', sourcePort))
+      await waitFor(() => isRefused(machine, `127.0.0.2:${sourcePort}`), 'the forged request to be refused')
+      return outcome
+    })
     assert.deepEqual(result.root, SERVED)
     assert.deepEqual(requests.map(told), [ROOT_ALONE])
   })
@@ -78,9 +89,9 @@ function requestOf(who: string, connection: string): string {
 }
 
 /** Tells whether the agent has refused the forged request for want of a record. */
-function isRefused(machine: Machine, sourcePort: number): boolean {
+function isRefused(machine: Machine, source: string): boolean {
   const log = machine.read('log', 'ProxyAgent.Connection.log').split('\n')
-  const got = log.findIndex((line) => line.includes(`127.0.0.1:${sourcePort} for GET`) && line.includes('who=forged'))
+  const got = log.findIndex((line) => line.includes(`${source} for GET`) && line.includes('who=forged'))
   const id = / (\d+\[\d+\]) - /.exec(log[got] ?? '')?.[1]
   return id !== undefined && log.slice(got).some((line) => line.includes(` ${id} - 421: `))
 }

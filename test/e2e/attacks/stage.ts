@@ -20,7 +20,7 @@ export interface Attack {
   readonly listener: { kill(signal: NodeJS.Signals): unknown }
   readonly listenerPort: number
   /** A script beside this file: what leaves the half behind. */
-  readonly script: 'orphan.py' | 'reset.py' | 'squat.py'
+  readonly script: 'orphan.py' | 'reset.py' | 'squat.py' | 'neighbour.py'
   readonly sourcePort: number
   /** Lies in the half that is left behind. */
   readonly forged: string
@@ -40,6 +40,9 @@ export interface Outcome {
 const TCP_STATES = { '01': 'ESTABLISHED', '02': 'SYN_SENT', '08': 'CLOSE_WAIT' } as const
 type TcpState = (typeof TCP_STATES)[keyof typeof TCP_STATES]
 
+/** The others stay, and are ended with the attack. */
+const LEAVES_AT_ONCE: ReadonlySet<Attack['script']> = new Set(['orphan.py', 'reset.py'])
+
 /** Carries the attack out. @throws Error when a client does not say what it should */
 export async function attack(options: Attack): Promise<Outcome> {
   const { lab, listener, listenerPort, sourcePort, caller } = options
@@ -51,7 +54,7 @@ export async function attack(options: Attack): Promise<Outcome> {
     const args = ['-c', sourceOf(options.script), String(sourcePort), String(listenerPort), options.forged]
     squatter = lab.spawn(PYTHON, args, NOBODY)
     await nextLine(squatter)
-    if (!isSquatted) await once(squatter, 'close')
+    if (LEAVES_AT_ONCE.has(options.script)) await once(squatter, 'close')
 
     const target = [isSquatted ? '0' : String(sourcePort), caller.address, String(caller.port), caller.request]
     const root = lab.spawn(PYTHON, ['-c', sourceOf('caller.py'), ...target])

@@ -1,0 +1,183 @@
+/**
+ * Which test shows which weakness of an attribution by process id and port to be closed here.
+ *
+ * A row names the tests by the words of their source, so that a test that is renamed or removed is missed; or it says why
+ * there is none.
+ */
+
+export interface Row {
+  readonly weakness: string
+  /** File below test, and words of the test's name. */
+  readonly shownBy: readonly (readonly [file: string, test: string])[]
+  /** What no test here can show, and why; or how far the answer goes. */
+  readonly note?: string
+}
+
+const ATTACKS = 'e2e/attacks.test.ts'
+const REDIRECT = 'kernel/redirect.test.ts'
+const HANDSHAKE = 'kernel/handshake.test.ts'
+const STOLEN = 'e2e/stolen-record.test.ts'
+const BORROWED = 'e2e/borrowed-executable.test.ts'
+
+export const TABLE: readonly Row[] = [
+  {
+    weakness: 'group number taken for the user',
+    shownBy: [
+      [REDIRECT, 'takeRecord() takes uid and gid apart'],
+      [ATTACKS, 'a user whose primary group is root'],
+    ],
+  },
+  {
+    weakness: 'pid recorded at connect, /proc read at accept',
+    shownBy: [
+      [ATTACKS, 'an allowed program that got the pid of the one that connected is not taken for it'],
+      ['identity/identify.test.ts', 'identify() doubts what it must when'],
+    ],
+  },
+  {
+    weakness: 'exec after connect',
+    shownBy: [[ATTACKS, 'a program that connects and becomes an allowed one is not taken for it']],
+  },
+  {
+    weakness: 'one identity for each connection',
+    shownBy: [[ATTACKS, 'a connection that a user passes to a process of root stays his']],
+    note: 'what a program hands on by its own will stays its own: no test, the kernel does not tell who writes',
+  },
+  {
+    weakness: 'paths of another mount namespace',
+    shownBy: [
+      [BORROWED, 'an impostor may not:'],
+      [ATTACKS, 'a false /proc in a mount namespace of his own says nothing to the agent'],
+    ],
+  },
+  {
+    weakness: 'mark of a deleted executable',
+    shownBy: [
+      ['identity/executable.test.ts', 'nameExecutable() takes a removed file for removed only if it was so before'],
+      ['identity/mounts.test.ts', 'nameExecutable() names'],
+    ],
+  },
+  {
+    weakness: 'records found by the port alone',
+    shownBy: [
+      [STOLEN, 'a request from the same port of another address of the machine is refused, and root is served'],
+      [ATTACKS, 'a listener on the same port in another network namespace catches nobody and lends nobody a record'],
+    ],
+  },
+  {
+    weakness: 'stale records',
+    shownBy: [
+      [STOLEN, 'a request left in the queue by a client that timed out is refused, and root is served'],
+      [STOLEN, 'is not heard, and root is served'],
+      [ATTACKS, 'what root left in the queue is not for who connects to the listener from its port'],
+      [REDIRECT, 'a direct connection clears the stale record under its own source'],
+    ],
+  },
+  {
+    weakness: 'what a failed connect left with its thread',
+    shownBy: [
+      [REDIRECT, 'what a failed connect left with its socket does not go to the next one'],
+      [HANDSHAKE, 'what a connect left that was turned away does not go to the next one'],
+    ],
+  },
+  {
+    weakness: 'room for 200 records',
+    shownBy: [
+      [ATTACKS, '20 000 connects push nobody out of the kernel’s table'],
+      ['e2e/flood.test.ts', 'does not take the places of others'],
+      [REDIRECT, 'keeps 300 simultaneous connections apart'],
+    ],
+  },
+  {
+    weakness: 'needs kprobes and types of the kernel',
+    shownBy: [
+      [REDIRECT, 'redirects, attributes in full and skips itself with'],
+      [REDIRECT, 'gives reduced records, says so, and skips itself'],
+    ],
+  },
+  {
+    weakness: 'IPv4 sockets alone',
+    shownBy: [
+      [ATTACKS, 'no spelling of the address, and no way to open a connection, goes past the agent'],
+      [ATTACKS, 'io_uring connects as who it is for'],
+      [REDIRECT, 'redirects and attributes'],
+    ],
+  },
+  {
+    weakness: 'loopback of other network namespaces',
+    shownBy: [[REDIRECT, 'leaves alone a process in another network namespace, and counts it']],
+  },
+  {
+    weakness: 'traffic that no connect here opened',
+    shownBy: [],
+    note: 'forwarded and raw packets take CAP_NET_ADMIN or CAP_NET_RAW in the initial user namespace: the host refuses them, as they are not signed',
+  },
+  {
+    weakness: 'the agent known by its pid',
+    shownBy: [
+      [REDIRECT, 'leaves alone the agent, whose pid is 1 to itself'],
+      [REDIRECT, 'leaves alone the agent, and not its children'],
+    ],
+  },
+  {
+    weakness: 'the first cgroup2 mount that is found',
+    shownBy: [
+      ['ebpf/cgroup.test.ts', 'chooses in'],
+      ['ebpf/cgroup.test.ts', 'refuses a container that sees only a part of the tree, and names it'],
+    ],
+  },
+  {
+    weakness: 'exclusive attachment that outlives the agent',
+    shownBy: [
+      ['kernel/load.test.ts', 'startRedirector() runs beside another one'],
+      ['e2e/service.test.ts', 'killed: redirection ends with the process'],
+    ],
+  },
+  {
+    weakness: 'failing open, silently',
+    shownBy: [
+      ['agent/redirection.test.ts', 'run() tries for ever, ever more seldom, and tells why'],
+      ['agent/redirection.test.ts', 'run() attaches again when somebody removed the links, with the policy of now'],
+    ],
+  },
+  {
+    weakness: 'users remembered for ever',
+    shownBy: [
+      ['identity/users.test.ts', 'lookUp() remembers an answer for a minute'],
+      ['identity/users.test.ts', 'lookUp() remembers an absence for five seconds'],
+      ['identity/users.test.ts', 'lookUp() remembers a bounded number of users, the latest'],
+    ],
+  },
+  {
+    weakness: 'a directory that blocks everybody',
+    shownBy: [['identity/users.test.ts', 'lookUp() gives up a name service that never answers, and asks again later']],
+    note: 'groups stay those of the directory: rules were written for them',
+  },
+  {
+    weakness: 'users of containers looked up on the host',
+    shownBy: [[ATTACKS, 'root of a user namespace']],
+  },
+  {
+    weakness: 'root by number alone',
+    shownBy: [
+      [ATTACKS, 'root of a user namespace'],
+      ['identity/identify.test.ts', 'identify() takes '],
+    ],
+  },
+  {
+    weakness: 'command lines of the caller’s making',
+    shownBy: [
+      ['e2e/flood.test.ts', 'does not hide the denials of others behind his own'],
+      ['identity/command-line.test.ts', 'renderCommandLine() renders'],
+    ],
+  },
+  {
+    weakness: 'prints in the kernel’s hot path',
+    shownBy: [['ebpf/programs.test.ts', 'is what was reviewed']],
+    note: 'the reviewed listings hold every call: none prints',
+  },
+  {
+    weakness: 'redirection to a listener that is not there',
+    shownBy: [['agent/redirection.test.ts', 'the policy is what is not disabled, while the listener is there']],
+  },
+]
