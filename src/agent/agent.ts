@@ -30,9 +30,11 @@ import { createProxyServer, type ProxyServer } from '../proxy/server.ts'
 import type { ProvisionQuery, ProxyStages } from '../proxy/stages.ts'
 import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.ts'
 import { isExemptUpload } from '../rules/exempt-upload.ts'
+import { destroyTcpSocket } from '../sys/destroy-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps } from '../sys/process.ts'
 import { findNetnsCookie } from '../sys/socket.ts'
+import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
 import { limitCpu } from './cpu-quota.ts'
@@ -43,6 +45,7 @@ import { createProvisioning, type Provisioning, type ReadyFlag } from './provisi
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createRulesHolder, type RulesHolder } from './rules-holder.ts'
 import { createRulesLog, type RulesLog } from './rules-log.ts'
+import { handleStaleConnections } from './stale-connections.ts'
 import { createStatusWriter } from './status-writer.ts'
 import { createTelling, type Telling } from './telling.ts'
 
@@ -208,9 +211,23 @@ function buildRedirection(
         board.setState('redirector', 'STOPPED')
         board.setMessage('redirector', message)
       },
+      onRedirected(destinations) {
+        try {
+          handleStaleConnections(destinations, config.closeStaleConnections, STALE_CONNECTIONS_ENV, log)
+        } catch (error) {
+          log.warn(`Connections from before redirection cannot be looked for: ${describeError(error)}`)
+        }
+      },
     },
   })
 }
+
+const STALE_CONNECTIONS_ENV = {
+  readSockets: readTcpSockets,
+  ownInodes: ownSocketInodes,
+  findHolders: findSocketHolders,
+  destroy: destroyTcpSocket,
+} as const
 
 /** The names of local rules files, as existing agents have them. */
 const LOCAL_RULES_FILES = { wireserver: 'WireServer_Rules.json', imds: 'IMDS_Rules.json' } as const

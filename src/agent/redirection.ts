@@ -10,6 +10,7 @@ import type { Clock } from '../base/clock.ts'
 import { ENDPOINTS, type EndpointName } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
+import type { PolicyEntry } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
 
 export interface RedirectionOptions {
@@ -21,6 +22,8 @@ export interface RedirectionOptions {
     /** Attached and ready, or not any more. */
     onReady(isReady: boolean): void
     onMessage(message: string): void
+    /** Connections to these are redirected since now; those opened before are not. */
+    onRedirected(destinations: readonly PolicyEntry[]): void
   }
 }
 
@@ -61,8 +64,9 @@ export function createRedirection(options: RedirectionOptions): Redirection {
   const reconcile = () => {
     if (redirector === undefined || isStopped) return
     try {
-      redirector.reconcilePolicy(desired().map(({ address, port }) => ({ address, port })))
+      const added = redirector.reconcilePolicy(desired().map(({ address, port }) => ({ address, port })))
       lastFailure = ''
+      if (added.length > 0) events.onRedirected(added)
     } catch (error) {
       const failure = `Cannot apply the redirect policy: ${describeError(error)}`
       if (failure !== lastFailure) log.error(failure)

@@ -36,6 +36,8 @@ export interface Config {
   readonly enableHttpProxyTrace: boolean
   /** Whether root inside a container of the initial user namespace counts as root. */
   readonly containerRootIsElevated: boolean
+  /** Whether connections to the guarded services that were opened before redirection began are ended, not only told. */
+  readonly closeStaleConnections: boolean
   /** Things the operator should know, for the log once it is open. */
   readonly notices: readonly string[]
 }
@@ -58,6 +60,7 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
   enableHttpProxyTrace: { kind: 'boolean' },
   canonicalRequestMode: { kind: 'string' },
   containerRootIsElevated: { kind: 'boolean' },
+  closeStaleConnections: { kind: 'boolean' },
   ebpfProgramName: { kind: 'string' },
   ebpfFileFullPath: { kind: 'string' },
 }
@@ -119,6 +122,7 @@ export function parseConfig(
     canonicalRequestMode: canonicalMode(values.canonicalRequestMode as string | null | undefined, notices),
     enableHttpProxyTrace: values.enableHttpProxyTrace === true,
     containerRootIsElevated: values.containerRootIsElevated !== false,
+    closeStaleConnections: values.closeStaleConnections === true,
     notices,
   } satisfies Config)
 }

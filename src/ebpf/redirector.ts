@@ -91,9 +91,10 @@ export interface Redirector extends Disposable {
   /**
    * Makes the kernel redirect exactly `desired`: reads, writes the differences, reads back.
    * Additions come before removals. Connections that exist are not affected.
+   * @returns what is redirected since this call
    * @throws SyscallError code BPF_CALL_FAILED; AgentError code POLICY_NOT_APPLIED when the kernel's state is another one
    */
-  reconcilePolicy(desired: readonly PolicyEntry[]): void
+  reconcilePolicy(desired: readonly PolicyEntry[]): PolicyEntry[]
   /** Reads the counters of `programs/counters.ts`, summed over CPUs, since start. */
   counters(): Record<string, bigint>
   readonly features: RedirectorFeatures
@@ -202,18 +203,17 @@ class RunningRedirector implements Redirector {
     return this.#maps.policy.keys().map((key) => decodeEndpoint(key))
   }
 
-  reconcilePolicy(desired: readonly PolicyEntry[]): void {
+  reconcilePolicy(desired: readonly PolicyEntry[]): PolicyEntry[] {
     const wanted = new Map(desired.map((entry) => [nameOf(entry), entry]))
     const present = new Map(this.readPolicy().map((entry) => [nameOf(entry), entry]))
-    for (const [name, entry] of wanted) {
-      if (!present.has(name)) this.#maps.policy.update(encodeEndpoint(entry), PRESENT)
-    }
+    const added = [...wanted].filter(([name]) => !present.has(name)).map(([, entry]) => entry)
+    for (const entry of added) this.#maps.policy.update(encodeEndpoint(entry), PRESENT)
     for (const [name, entry] of present) {
       if (!wanted.has(name)) this.#maps.policy.delete(encodeEndpoint(entry))
     }
     const now = this.readPolicy().map(nameOf).sort().join(', ')
     const want = [...wanted.keys()].sort().join(', ')
-    if (now === want) return
+    if (now === want) return added
     throw new AgentError('POLICY_NOT_APPLIED', `Cannot apply the redirect policy: the kernel redirects [${now}]`, {
       desired: want,
     })

@@ -81,6 +81,20 @@ export function sysConnect(fd: number, address: Buffer): number {
   return result === -1 ? -errno[0]! : result
 }
 
+/** Calls send(2). Answers how many bytes, or `-errno`. */
+export function sysSend(fd: number, bytes: Buffer, flags: number): number {
+  const { functions, errno } = libc()
+  const result = functions.send(fd, bytes, BigInt(bytes.length), flags)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Calls recv(2): fills `into` from its start. Answers how many bytes, or `-errno`. */
+export function sysRecv(fd: number, into: Buffer, flags: number): number {
+  const { functions, errno } = libc()
+  const result = functions.recv(fd, into, BigInt(into.length), flags)
+  return result === -1 ? -errno[0]! : result
+}
+
 /** Calls prctl(2) with one argument; the other three are zero, as newer options demand. Answers 0 or `-errno`. */
 export function sysPrctl(option: number, argument: bigint): number {
   const { functions, errno } = libc()
@@ -115,6 +129,8 @@ function openLibc() {
     getsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'buffer'], return: 'int32' },
     socket: { arguments: ['int32', 'int32', 'int32'], return: 'int32' },
     connect: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
+    send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
+    recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },
   }).functions

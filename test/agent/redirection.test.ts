@@ -37,6 +37,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
   const clock = createFakeClock()
   const log = createFakeLog()
   const told: string[] = []
+  const redirected: string[][] = []
   const start = (): Redirector => {
     kernel.starts++
     if (kernel.refuses !== undefined) throw new Error(kernel.refuses)
@@ -53,7 +54,9 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
       reconcilePolicy(desired: readonly PolicyEntry[]) {
         kernel.writes++
         if (kernel.policyFails !== undefined) throw new Error(kernel.policyFails)
+        const before = kernel.policy
         kernel.policy = desired.map(({ address, port }) => `${address}:${port}`)
+        return desired.filter(({ address, port }) => !before.includes(`${address}:${port}`))
       },
       counters: () => ({}),
       features: {} as Redirector['features'],
@@ -72,6 +75,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
     events: {
       onReady: (isReady) => void told.push(`ready ${isReady}`),
       onMessage: (message) => void told.push(message),
+      onRedirected: (added) => void redirected.push(added.map(({ address, port }) => `${address}:${port}`)),
     },
   })
   const stopping = new AbortController()
@@ -83,7 +87,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
   const run = () => {
     running.promise = part.run(stopping.signal)
   }
-  return { kernel, clock, log, told, part, run, stopping, running }
+  return { kernel, clock, log, told, redirected, part, run, stopping, running }
 }
 
 test('nothing is loaded before run(), and nothing redirected before a part asks for it', async (t) => {
@@ -114,6 +118,18 @@ test('the policy is what is not disabled, while the listener is there', async (t
   part.setModes(MODES)
   part.setListenerReady(false)
   assert.deepEqual(kernel.policy, [], 'the listener was lost')
+})
+
+test('what begins to be redirected is told each time it does', async (t) => {
+  const { part, run, redirected } = redirection(t)
+  run()
+  part.setListenerReady(true)
+  part.setModes({ ...MODES, imds: 'disabled' })
+  part.reconcile()
+  part.setModes(MODES)
+  part.setListenerReady(false)
+  part.setListenerReady(true)
+  assert.deepEqual(redirected, [['168.63.129.16:80', '168.63.129.16:32526'], ['169.254.169.254:80'], ALL])
 })
 
 test('what was asked for before the start is applied by it, before it is called ready', async (t) => {

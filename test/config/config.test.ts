@@ -71,6 +71,7 @@ describe('parseConfig() reads', () => {
       canonicalRequestMode: 'shadow',
       enableHttpProxyTrace: false,
       containerRootIsElevated: true,
+      closeStaleConnections: false,
       notices: [],
     } satisfies Config)
   })
@@ -86,6 +87,7 @@ describe('parseConfig() reads', () => {
     canonicalRequestMode: 'off',
     enableHttpProxyTrace: false,
     containerRootIsElevated: true,
+    closeStaleConnections: false,
     notices: [],
   } as const
 
@@ -103,7 +105,13 @@ describe('parseConfig() reads', () => {
       'enableHttpProxyTrace',
       'canonicalRequestMode',
     ]
-    const ignored = ['containerRootIsElevated', 'ebpfProgramName', 'ebpfFileFullPath', 'imdsSupport']
+    const ignored = [
+      'containerRootIsElevated',
+      'closeStaleConnections',
+      'ebpfProgramName',
+      'ebpfFileFullPath',
+      'imdsSupport',
+    ]
     const nulls = Object.fromEntries([...optional, ...more, ...ignored].map((key) => [key, null]))
     assert.deepEqual(parse(nulls), parse({}))
   })
@@ -113,8 +121,9 @@ describe('parseConfig() reads', () => {
   })
 
   test('switches', () => {
-    const config = parse({ enableHttpProxyTrace: true, containerRootIsElevated: false })
-    assert.deepEqual([config.enableHttpProxyTrace, config.containerRootIsElevated], [true, false])
+    const config = parse({ enableHttpProxyTrace: true, containerRootIsElevated: false, closeStaleConnections: true })
+    const { enableHttpProxyTrace, containerRootIsElevated, closeStaleConnections } = config
+    assert.deepEqual([enableHttpProxyTrace, containerRootIsElevated, closeStaleConnections], [true, false, true])
   })
 
   test('an empty log folder as no log files', () => assert.equal(parse({ logFolder: '' }).logFolder, ''))

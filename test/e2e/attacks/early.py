@@ -1,6 +1,9 @@
 # Opens a connection before the agent is there, and asks on it when the stage says so, twice.
-sock = socket.create_connection(WIRESERVER)
-tell(port=sock.getsockname()[1])
+#   early.py 4|6
+mapped = sys.argv[1] == '6'
+sock = socket.socket(socket.AF_INET6 if mapped else socket.AF_INET)
+sock.connect(('::ffff:' + WIRESERVER[0] if mapped else WIRESERVER[0], 80))
+tell(port=sock.getsockname()[1], pid=os.getpid())
 for turn in ('first', 'second'):
     proceed()
     try:

@@ -138,6 +138,7 @@ export const TABLE: readonly Row[] = [
     shownBy: [
       ['agent/redirection.test.ts', 'run() tries for ever, ever more seldom, and tells why'],
       ['agent/redirection.test.ts', 'run() attaches again when somebody removed the links, with the policy of now'],
+      ['e2e/stale-connections.test.ts', 'is told and ended when closeStaleConnections is on'],
     ],
   },
   {
