@@ -3,13 +3,14 @@
  *
  * Answers are kept for a minute and absences for a few seconds, so that new users are seen soon and a missing directory
  * server is not asked for every connection. A slow name service delays only the callers that need it, and only until a
- * time-out, after which the user is unknown.
+ * time-out, after which the user is unknown. It is asked for a few users at a time, however many come.
  * Source: passwd(5), group(5), getent(1), getgrouplist(3).
  */
 
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { UNDEFINED_TEXT } from './caller.ts'
+import { createGate, type Gate } from './gate.ts'
 
 export interface UserNames {
   readonly userName: string
@@ -57,8 +58,15 @@ export function userDirectoryEnv(monotonicMs: () => number): UserDirectoryEnv {
   }
 }
 
-/** A child that cannot even be killed, waiting for a dead file server, must not hold a connection for ever. */
-const GETENT_DEADLINE_MS = GETENT_TIMEOUT_MS + 500
+/**
+ * Children at a time. One that cannot even be killed, waiting for a dead file server, keeps its place until it ends: they do
+ * not pile up. Users of the local files need none.
+ */
+const MAX_GETENT = 4
+const MAX_GETENT_WAITING = 64
+
+/** Longest that an answer is waited for, with the time until it is one's turn: a connection waits as long. */
+const GETENT_DEADLINE_MS = 2 * GETENT_TIMEOUT_MS + 500
 
 const POSITIVE_TTL_MS = 60_000
 const NEGATIVE_TTL_MS = 5_000
@@ -89,6 +97,7 @@ interface Finding {
 /** Makes a directory with an empty cache. */
 export function createUserDirectory(env: UserDirectoryEnv): UserDirectory {
   const cache = new Map<number, { answer: Promise<UserNames>; expiresAtMs: number }>()
+  const gate = createGate(MAX_GETENT, MAX_GETENT_WAITING)
   return {
     lookUp(uid) {
       const nowMs = env.monotonicMs()
@@ -96,7 +105,7 @@ export function createUserDirectory(env: UserDirectoryEnv): UserDirectory {
       if (cached !== undefined && nowMs < cached.expiresAtMs) return cached.answer
       cache.delete(uid)
       if (cache.size >= MAX_ENTRIES) cache.delete(cache.keys().next().value as number)
-      const finding = find(uid, env).catch((): Finding => ({ names: UNKNOWN, isComplete: false }))
+      const finding = find(uid, env, gate).catch((): Finding => ({ names: UNKNOWN, isComplete: false }))
       // Whoever asks meanwhile gets the same answer.
       const entry = { answer: finding.then(({ names }) => names), expiresAtMs: Number.POSITIVE_INFINITY }
       cache.set(uid, entry)
@@ -108,14 +117,14 @@ export function createUserDirectory(env: UserDirectoryEnv): UserDirectory {
   }
 }
 
-async function find(uid: number, env: UserDirectoryEnv): Promise<Finding> {
+async function find(uid: number, env: UserDirectoryEnv, gate: Gate): Promise<Finding> {
   const [passwd, group] = await Promise.all([
     env.readFile('/etc/passwd').catch(() => ''),
     env.readFile('/etc/group').catch(() => ''),
   ])
   let isComplete = true
   const ask: Ask = async (...args) => {
-    const output = await withDeadline(env.getent(args))
+    const output = await withDeadline(gate.run(uid, () => env.getent(args)))
     if (output === undefined) isComplete = false
     return output ?? ''
   }

@@ -124,9 +124,12 @@ export class Machine implements AsyncDisposable {
   }
 
   /** Starts the executable under test; `args` go in front of a possible command. Does not wait. */
-  startAgent(args: readonly string[] = [], options: RunOptions = {}): AgentProcess {
+  startAgent(
+    args: readonly string[] = [],
+    options: RunOptions = {},
+    executable = this.#options.executable ?? AGENT_UNDER_TEST,
+  ): AgentProcess {
     this.#startedAtMs = Date.now()
-    const executable = this.#options.executable ?? AGENT_UNDER_TEST
     const child = this.lab.spawn(executable, ['--config', this.configPath, ...args], options)
     const output = collect(child)
     this.#outputs.push(output)

@@ -155,26 +155,68 @@ test('lookUp() asks once for all who ask at the same time', async () => {
   assert.equal(count, 3)
 })
 
-test('lookUp() gives up a name service that never answers, and asks again later', async (t) => {
+/** A name service that answers when it is told to. */
+function hangingService() {
+  const waiting: { args: string; answer(text: string | undefined): void }[] = []
+  const getent = (args: readonly string[]) =>
+    new Promise<string | undefined>((resolve) => waiting.push({ args: args.join(' '), answer: resolve }))
+  return { waiting, getent }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+test('lookUp() gives up a name service that does not answer, and asks again later', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
-  let count = 0
-  const { users, time } = directory({
-    getent: () => {
-      count++
-      return new Promise(() => undefined)
-    },
-  })
+  const { waiting, getent } = hangingService()
+  const { users, time } = directory({ getent })
   const unknown = users.lookUp(3000)
   const local = users.lookUp(1002)
-  await new Promise((resolve) => setImmediate(resolve))
-  t.mock.timers.tick(2500)
+  await turn()
+  t.mock.timers.tick(4500)
   assert.deepEqual(await unknown, UNKNOWN)
   assert.deepEqual(await local, { userName: 'carol', groups: [] })
-  assert.equal(count, 2)
+  assert.equal(waiting.length, 2)
+  for (const { answer } of waiting) answer(undefined)
   time.ms += 5000
   void users.lookUp(3000)
-  await new Promise((resolve) => setImmediate(resolve))
-  assert.equal(count, 3)
+  await turn()
+  assert.equal(waiting.length, 3)
+})
+
+test('lookUp() asks a name service that hangs for four users at a time, and makes no local user wait', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { waiting, getent } = hangingService()
+  const { users } = directory({ getent })
+  const remote = Array.from({ length: 10 }, (_, i) => users.lookUp(3000 + i))
+  await turn()
+  assert.deepEqual(
+    waiting.map(({ args }) => args),
+    [3000, 3001, 3002, 3003].map((uid) => `passwd ${uid}`),
+  )
+  assert.deepEqual((await users.lookUp(1000)).userName, 'alice')
+  // One that ends makes room for the next in line; it is not too late for him.
+  const answer = async (args: string, text: string) => {
+    for (let turns = 0; turns < 100 && !waiting.some((each) => each.args === args); turns++) await turn()
+    waiting.find((each) => each.args === args)?.answer(text)
+  }
+  await answer('passwd 3002', '')
+  await answer('passwd 3004', 'late:x:3004:1000::/:/bin/sh\n')
+  for (const uid of [3005, 3006, 3007, 3008, 3009]) await answer(`passwd ${uid}`, '')
+  await answer('initgroups late', '')
+  assert.equal((await remote[4])?.userName, 'late')
+  t.mock.timers.tick(4500)
+  assert.deepEqual(await remote[0], UNKNOWN)
+  assert.deepEqual(await remote[3], UNKNOWN)
+})
+
+test('lookUp() has no more than 64 users wait for a name service that hangs', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { waiting, getent } = hangingService()
+  const { users } = directory({ getent })
+  for (let i = 0; i < 68; i++) void users.lookUp(3000 + i)
+  await turn()
+  assert.equal(waiting.length, 4)
+  assert.deepEqual(await users.lookUp(4000), UNKNOWN)
 })
 
 test('lookUp() survives a name service that fails', async () => {
