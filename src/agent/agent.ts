@@ -21,7 +21,10 @@ import { createKeyStore, preparePrivateDirectory } from '../channel/key-store.ts
 import { authorizationValue } from '../channel/sign.ts'
 import type { Config } from '../config/config.ts'
 import { findCgroup } from '../ebpf/cgroup.ts'
+import { monotonicNowNs } from '../ebpf/records.ts'
 import { startRedirector } from '../ebpf/redirector.ts'
+import { cgroupsEnv, createCgroups } from '../identity/cgroup.ts'
+import { createContentHashes } from '../identity/content-hash.ts'
 import type { IdentityEnv } from '../identity/identify.ts'
 import { procReader, readHostNamespaces } from '../identity/process.ts'
 import { createUserDirectory, userDirectoryEnv } from '../identity/users.ts'
@@ -314,6 +317,10 @@ function buildStages(
     proc: procReader,
     users: createUserDirectory(userDirectoryEnv(clock.monotonicMs)),
     namespaces: readHostNamespaces(),
+    cgroups: createCgroups(cgroupsEnv()),
+    hashes: createContentHashes(),
+    asksForHash: rules.asksForHash,
+    epochMsOf: (monotonicNs) => Date.now() - Number((monotonicNowNs() - monotonicNs) / 1_000_000n),
   }
   return {
     attribute: (peer, socket) =>

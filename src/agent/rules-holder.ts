@@ -10,7 +10,14 @@ import type { Caller } from '../identity/caller.ts'
 import { type CanonicalMode, decide, type Verdict } from '../rules/decide.ts'
 import type { AuthorizationItem, AuthorizationRules } from '../rules/document.ts'
 import { mergeLocalRules, readRuleId } from '../rules/local-rules.ts'
-import { compileSnapshot, type EndpointItems, hashItem, itemsOf, type PolicySnapshot } from '../rules/snapshot.ts'
+import {
+  asksForHash,
+  compileSnapshot,
+  type EndpointItems,
+  hashItem,
+  itemsOf,
+  type PolicySnapshot,
+} from '../rules/snapshot.ts'
 import type { LocalOutcome, LocalRulesFile } from './local-rules.ts'
 
 export interface RulesHolder {
@@ -23,6 +30,8 @@ export interface RulesHolder {
   /** Looks at the local files again and merges them into what the host sent last. */
   reread(): Promise<void> | undefined
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
+  /** Tells whether a rule in force asks for the hash of an executable. */
+  asksForHash(): boolean
 }
 
 export interface RulesHolderOptions {
@@ -51,6 +60,7 @@ export function createRulesHolder(
   /** The ids of what is in force, as the host sent them. */
   let ids = idsOf({})
   let snapshot: PolicySnapshot = compileSnapshot({}, 0).result
+  let needsHash = false
   /** Whether the last look at the files found one that counts. */
   let isLocal = false
   /** Looks that are running or waiting, the last one at the end. */
@@ -74,6 +84,7 @@ export function createRulesHolder(
     log.info(`Rules of epoch ${compiled.result.epoch} are in force`)
     ids = nextIds
     snapshot = compiled.result
+    needsHash = asksForHash(snapshot)
     onApplied?.(items, snapshot)
   }
 
@@ -107,6 +118,7 @@ export function createRulesHolder(
       return refresh()
     },
     reread: refresh,
+    asksForHash: () => needsHash,
     decide(endpoint, caller, method, rawTarget) {
       const request = { method, target: rawTarget }
       return decide(snapshot[endpoint.name], endpoint.name, caller, request, { canonicalMode })

@@ -73,6 +73,10 @@ Options:
       --user NAME       user of the caller
       --group NAME      a group of the caller; may be repeated
       --exe PATH        executable of the caller (default: not known)
+      --sha256 HASH     SHA-256 of the executable
+      --cgroup PATH     cgroup of the caller, as in /proc/PID/cgroup
+      --unit NAME       unit of the caller, such as nginx.service
+      --container ID    container of the caller
       --elevated        the caller counts as root
       --canonical MODE  off, shadow or enforce: whether the canonical matcher
                         may deny too (default: shadow)
@@ -97,8 +101,8 @@ Decides the requests of FILE and compares with what it expects:
   }
 
 "rules" is a path relative to FILE, or the rules themselves. "expect" is ok,
-audit or forbidden. A case may have "name", "endpoint" and "elevated", the file
-"canonical" (off, shadow, enforce).
+audit or forbidden. A case may have "name", "endpoint", "elevated", "cgroup",
+"unit", "container" and "sha256", the file "canonical" (off, shadow, enforce).
 
 Options:
       --json  print one JSON object
@@ -136,7 +140,7 @@ const SHAPES: Readonly<Record<Exclude<RulesCommand['name'], 'help'>, Shape>> = {
   explain: {
     usage: EXPLAIN_USAGE,
     flags: ['json', 'help', 'elevated'],
-    values: ['rules', 'endpoint', 'user', 'group', 'exe', 'canonical'],
+    values: ['rules', 'endpoint', 'user', 'group', 'exe', 'sha256', 'cgroup', 'unit', 'container', 'canonical'],
     words: [2, 2],
   },
   test: { usage: TEST_USAGE, flags: ['json', 'help'], values: [], words: [1, 1] },
@@ -246,19 +250,46 @@ function readQuestion({ positional, flags, values }: Words, json: boolean, fail:
   const canonicalMode = (['off', 'shadow', 'enforce'] as const).find((each) => each === mode)
   if (canonicalMode === undefined) return fail(`'--canonical' must be off, shadow or enforce, not '${mode}'`)
   const [method, target] = positional as [string, string]
-  const caller = makeCaller(one('user') as string, values.group ?? [], one('exe'), flags.has('elevated'))
+  const caller = makeCaller({
+    user: one('user') as string,
+    groups: values.group ?? [],
+    exe: one('exe'),
+    elevated: flags.has('elevated'),
+    cgroup: one('cgroup'),
+    unit: one('unit'),
+    container: one('container'),
+    sha256: one('sha256'),
+  })
   const question = { endpoint, caller, request: { method, target } }
   return { kind: 'rules', name: 'explain', file: one('rules') as string, question, canonicalMode, json }
 }
 
+/** What an author knows of a caller. Absent and empty: not known. */
+export interface DescribedCaller {
+  readonly user: string
+  readonly groups: readonly string[]
+  readonly exe?: string | undefined
+  readonly elevated: boolean
+  readonly cgroup?: string | undefined
+  readonly unit?: string | undefined
+  readonly container?: string | undefined
+  readonly sha256?: string | undefined
+}
+
 /** Makes a caller of what an author knows of one. The name of a process is that of its executable. */
-export function makeCaller(
-  userName: string,
-  groups: readonly string[],
-  exe: string | undefined,
-  elevated: boolean,
-): RuleCaller {
-  const exePath = exe === '' ? undefined : exe
+export function makeCaller(described: DescribedCaller): RuleCaller {
+  const { user: userName, groups, elevated, exe, cgroup, unit, container, sha256 } = described
+  const exePath = exe || undefined
   const processName = exePath?.slice(exePath.lastIndexOf('/') + 1)
-  return { userName, groups, exePath, processName, elevated }
+  return {
+    userName,
+    groups,
+    exePath,
+    processName,
+    elevated,
+    cgroupPath: cgroup || undefined,
+    systemdUnit: unit || undefined,
+    containerId: container?.toLowerCase() || undefined,
+    exeSha256: sha256?.toLowerCase() || undefined,
+  }
 }

@@ -109,6 +109,7 @@ function formatText({ verdict, legacy, canonical, policy, notes }: Explanation, 
     `user ${caller.userName}`,
     caller.groups.length === 0 ? 'no group' : `groups ${caller.groups.join(', ')}`,
     caller.exePath ?? 'executable not known',
+    ...describeWorkload(caller),
     caller.elevated ? 'elevated' : 'not elevated',
   ]
   const row = (name: string, text: string) => wrap(text, ' '.repeat(LABEL), name.padEnd(LABEL))
@@ -121,6 +122,16 @@ function formatText({ verdict, legacy, canonical, policy, notes }: Explanation, 
     row('canonical', describeMatcherText(canonical)),
     ...notes.map((note) => row('note', note)),
   ].join('')
+}
+
+/** What only local rules ask for is shown when it is known. */
+function describeWorkload({ exeSha256, cgroupPath, systemdUnit, containerId }: Question['caller']): string[] {
+  return [
+    ...(exeSha256 === undefined ? [] : [`SHA-256 ${exeSha256}`]),
+    ...(cgroupPath === undefined ? [] : [`cgroup ${cgroupPath}`]),
+    ...(systemdUnit === undefined ? [] : [`unit ${systemdUnit}`]),
+    ...(containerId === undefined ? [] : [`container ${containerId}`]),
+  ]
 }
 
 const LABEL = 'canonical  '.length

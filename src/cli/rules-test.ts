@@ -19,6 +19,10 @@ const Case = v.strictObject({
   user: v.string(),
   groups: v.optional(v.array(v.string()), []),
   exe: v.optional(v.string()),
+  cgroup: v.optional(v.string()),
+  unit: v.optional(v.string()),
+  container: v.optional(v.string()),
+  sha256: v.optional(v.string()),
   elevated: v.optional(v.boolean(), false),
   expect: v.picklist(['ok', 'audit', 'forbidden']),
 })
@@ -49,7 +53,7 @@ export function testFile(file: string, json: boolean, readFile: ReadFile): Answe
   const { rules, expectations } = loaded
   const results = expectations.cases.map((each): Result => {
     const endpoint = (each.endpoint ?? expectations.endpoint) as Result['endpoint']
-    const caller = makeCaller(each.user, each.groups, each.exe, each.elevated)
+    const caller = makeCaller(each)
     const request = { method: each.method, target: each.target }
     const explanation = explain(rules, { endpoint, caller, request }, expectations.canonical)
     return { case: each, endpoint, explanation, passed: explanation.verdict.outcome === each.expect }

@@ -1,5 +1,7 @@
 /** Who opened a connection: what rules are matched against, and what logs and summaries say. */
 
+import { cutUtf8 } from '../base/text.ts'
+
 /**
  * A caller, fixed for the life of its connection.
  *
@@ -24,6 +26,14 @@ export interface Caller {
   readonly commandLine: string
   /** Root, as far as the host is concerned: uid 0 of the initial user namespace. */
   readonly elevated: boolean
+  /** Where it runs; each is `undefined` when there is none or it is not known. See cgroup.ts. */
+  readonly cgroupPath: string | undefined
+  readonly systemdUnit: string | undefined
+  readonly containerId: string | undefined
+  /** SHA-256 of the executable, lower case; `undefined` while no rule asks for one, and when it cannot be told. */
+  readonly exeSha256: string | undefined
+  /** Namespaces it lives in that are not those of the machine, as far as they were recorded. */
+  readonly foreignNamespaces: readonly ('mount' | 'user' | 'pid')[]
   /** Peer address of the connection and port, host byte order. */
   readonly clientAddress: string
   readonly clientPort: number
@@ -34,7 +44,13 @@ export interface Caller {
 /** Name and command line of what cannot be found out; a contract with readers of logs and status documents. */
 export const UNDEFINED_TEXT = 'undefined'
 
-/** Renders the claims as one JSON line, members in the order that existing tools read. */
+/** A user can make cgroups with long names below his own. */
+const MAX_CGROUP_PATH_BYTES = 512
+
+/** As container engines print an id; a log takes the whole of it for a secret. */
+const SHORT_ID = 12
+
+/** Renders the claims as one JSON line, members in the order that existing tools read, ours behind them. */
 export function claimsJson(caller: Caller): string {
   return JSON.stringify({
     userId: caller.uid,
@@ -47,5 +63,8 @@ export function claimsJson(caller: Caller): string {
     runAsElevated: caller.elevated,
     clientIp: caller.clientAddress,
     clientPort: caller.clientPort,
+    cgroupPath: cutUtf8(caller.cgroupPath ?? '', MAX_CGROUP_PATH_BYTES, '...'),
+    containerId: caller.containerId?.slice(0, SHORT_ID) ?? '',
+    foreignNamespaces: caller.foreignNamespaces,
   })
 }

@@ -131,6 +131,37 @@ function isRecorded(file: FileId, record: ConnectionRecord): boolean {
   return file.inode === record.exeInode && file.device === BigInt(record.exeDevice)
 }
 
+/**
+ * Tells whether the executable is the recorded file beyond doubt, and can be read without waiting for anybody: on a local
+ * file system that is mounted where process 1 or the agent see it. Where it was reached through does not matter, so files of
+ * containers are among them.
+ * @param ownMounts of the process
+ */
+export function isRecordedLocalFile(
+  executable: Executable,
+  record: ConnectionRecord,
+  ownMounts: Iterable<Mount>,
+  host: HostFiles,
+): boolean {
+  if (executable.inode !== undefined && executable.inode !== record.exeInode) return false
+  let isLocal = false
+  let device: number | undefined
+  for (const mount of allMounts(host)) {
+    if (mount.id === executable.mountId) device = mount.kernelDevice
+    isLocal ||= statDevice(mount.kernelDevice) === record.exeDevice && isLocalMount(mount)
+  }
+  if (!isLocal) return false
+  for (const mount of ownMounts) if (mount.id === executable.mountId) device ??= mount.kernelDevice
+  if (device === undefined || statDevice(device) !== record.exeDevice) return false
+  const stat = executable.stat()
+  return stat !== undefined && isRecorded(stat, record)
+}
+
+function* allMounts(host: HostFiles): Generator<Mount, void> {
+  yield* host.mounts('agent')
+  yield* host.mounts('host')
+}
+
 /** The namespace of the caller is a hint which table has the mount, so that most often one is read. */
 function orderViewpoints({ mountNamespace }: ConnectionRecord, namespaces: HostNamespaces): readonly Viewpoint[] {
   const { hostMount, ownMount } = namespaces

@@ -32,19 +32,22 @@ const MAX_STEPS = 32
 
 /** Reads the running system. */
 export const hostFiles: HostFiles = {
-  *mounts(viewpoint) {
-    try {
-      yield* readMounts(TABLE[viewpoint])
-    } catch {
-      // Without its table a view proves nothing.
-    }
-  },
+  mounts: (viewpoint) => readMountsIfThere(TABLE[viewpoint]),
   fileAt(viewpoint, path, isSafe) {
     const names = path.split('/').slice(1)
     if (!path.startsWith('/') || names.length > MAX_STEPS || names.some((name) => /^\.{0,2}$/.test(name)))
       return undefined
     return attempt(() => walk(ROOT[viewpoint], names, isSafe))
   },
+}
+
+/** Reads a table of mounts as far as somebody asks. Without its table a view proves nothing: it ends. */
+export function* readMountsIfThere(path: string): Generator<Mount, void> {
+  try {
+    yield* readMounts(path)
+  } catch {
+    // see above
+  }
 }
 
 /**

@@ -9,9 +9,11 @@
 
 import { type ConnectionRecord, isSameStart } from '../ebpf/records.ts'
 import { type Caller, UNDEFINED_TEXT } from './caller.ts'
+import type { Cgroups, Workload } from './cgroup.ts'
 import { renderCommandLine } from './command-line.ts'
-import { nameExecutable } from './executable.ts'
-import type { HostNamespaces, ProcessView, ProcReader } from './process.ts'
+import type { ContentHashes } from './content-hash.ts'
+import { isRecordedLocalFile, nameExecutable } from './executable.ts'
+import type { Executable, HostNamespaces, ProcessView, ProcReader } from './process.ts'
 import type { UserDirectory } from './users.ts'
 
 /** What identification calls of the world. */
@@ -19,6 +21,12 @@ export interface IdentityEnv {
   readonly proc: ProcReader
   readonly users: UserDirectory
   readonly namespaces: HostNamespaces
+  readonly cgroups: Cgroups
+  readonly hashes: ContentHashes
+  /** Tells whether a rule asks for the hash of an executable. */
+  asksForHash(): boolean
+  /** When it was that CLOCK_MONOTONIC showed `monotonicNs`, epoch milliseconds. */
+  epochMsOf(monotonicNs: bigint): number
 }
 
 export interface IdentityOptions {
@@ -33,6 +41,9 @@ interface ProcessFacts {
   readonly exePath: string | undefined
   readonly commandLine: string
   readonly doubt: string | undefined
+  readonly workload: Workload
+  /** Of the executable, being computed. */
+  readonly hash: Promise<string | undefined> | undefined
 }
 
 /**
@@ -46,8 +57,8 @@ export async function identify(
   env: IdentityEnv,
   options: IdentityOptions,
 ): Promise<Caller> {
-  const facts = readProcess(record, env.proc, env.namespaces)
-  const names = await env.users.lookUp(record.uid)
+  const facts = readProcess(record, env)
+  const [names, exeSha256] = await Promise.all([env.users.lookUp(record.uid), facts.hash])
   return {
     uid: record.uid,
     gid: record.gid,
@@ -58,6 +69,9 @@ export async function identify(
     processName: facts.exePath?.slice(facts.exePath.lastIndexOf('/') + 1),
     commandLine: facts.commandLine,
     elevated: isElevated(record, env.namespaces, options),
+    ...facts.workload,
+    exeSha256,
+    foreignNamespaces: findForeignNamespaces(record, env.namespaces),
     clientAddress: peer.address,
     clientPort: peer.port,
     doubt: facts.doubt,
@@ -75,36 +89,65 @@ function isElevated(record: ConnectionRecord, namespaces: HostNamespaces, option
   return !record.reduced && record.pidNamespace !== 0 && record.pidNamespace === namespaces.ownPid
 }
 
-function readProcess(record: ConnectionRecord, proc: ProcReader, namespaces: HostNamespaces): ProcessFacts {
-  const unknown = (doubt: string) => ({ exePath: undefined, commandLine: UNDEFINED_TEXT, doubt })
+/** What was not recorded, or cannot be read, is not called foreign. */
+function findForeignNamespaces(record: ConnectionRecord, namespaces: HostNamespaces): Caller['foreignNamespaces'] {
+  const { hostMount, ownMount, ownPid } = namespaces
+  const known = {
+    mount: [hostMount, ownMount],
+    user: [INITIAL_USER_NAMESPACE],
+    pid: [ownPid],
+  } as const
+  const recorded = { mount: record.mountNamespace, user: record.userNamespace, pid: record.pidNamespace }
+  return (['mount', 'user', 'pid'] as const).filter((kind) => {
+    const machines: readonly number[] = known[kind]
+    return recorded[kind] !== 0 && !machines.includes(recorded[kind]) && !machines.includes(0)
+  })
+}
+
+function readProcess(record: ConnectionRecord, env: IdentityEnv): ProcessFacts {
+  using view = env.proc.open(record.pid)
+  const workload = env.cgroups.find(record.cgroupId, () => view?.cgroup())
+  const unknown = (doubt: string) => ({
+    exePath: undefined,
+    commandLine: UNDEFINED_TEXT,
+    doubt,
+    workload,
+    hash: undefined,
+  })
   if (record.reduced) return unknown('the kernel gives no type data to record the executable with')
-  using view = proc.open(record.pid)
   if (view === undefined) return unknown('the process is gone')
   const ticks = view.startTicks()
   if (ticks === undefined || !isSameStart(record, ticks))
     return unknown('the process id belongs to another process by now')
-  return readExecutable(record, view, proc, namespaces)
+  return { ...readExecutable(record, view, env), workload }
 }
 
-function readExecutable(
-  record: ConnectionRecord,
-  view: ProcessView,
-  proc: ProcReader,
-  namespaces: HostNamespaces,
-): ProcessFacts {
-  const commandLine = () => {
+function readExecutable(record: ConnectionRecord, view: ProcessView, env: IdentityEnv): Omit<ProcessFacts, 'workload'> {
+  const readCommandLine = () => {
     const vector = view.commandLine()
     return vector === undefined ? UNDEFINED_TEXT : renderCommandLine(vector)
   }
-  const unknown = (doubt: string) => ({ exePath: undefined, commandLine: commandLine(), doubt })
   const exe = view.executable()
-  if (exe === undefined) return unknown('the executable cannot be read')
-  const name = nameExecutable(exe, record, proc.host, namespaces)
-  if (name.kind === 'known') return { exePath: name.path, commandLine: commandLine(), doubt: undefined }
-  if (name.kind === 'unknown') return unknown(name.doubt)
-  return {
-    exePath: undefined,
-    commandLine: UNDEFINED_TEXT,
-    doubt: 'the process runs another program than when it connected',
+  if (exe === undefined) {
+    const doubt = 'the executable cannot be read'
+    return { exePath: undefined, commandLine: readCommandLine(), doubt, hash: undefined }
   }
+  const name = nameExecutable(exe, record, env.proc.host, env.namespaces)
+  if (name.kind === 'replaced') {
+    const doubt = 'the process runs another program than when it connected'
+    return { exePath: undefined, commandLine: UNDEFINED_TEXT, doubt, hash: undefined }
+  }
+  const [exePath, doubt] = name.kind === 'known' ? [name.path, undefined] : [undefined, name.doubt]
+  return { exePath, commandLine: readCommandLine(), doubt, hash: startHash(exe, record, view, env) }
+}
+
+function startHash(
+  exe: Executable,
+  record: ConnectionRecord,
+  view: ProcessView,
+  env: IdentityEnv,
+): Promise<string | undefined> | undefined {
+  if (!env.asksForHash() || !isRecordedLocalFile(exe, record, view.mounts(), env.proc.host)) return undefined
+  const fd = exe.open()
+  return fd === undefined ? undefined : env.hashes.hash(fd, record.uid, env.epochMsOf(record.recordedAtNs))
 }

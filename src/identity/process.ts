@@ -7,6 +7,7 @@
  */
 
 import { closeSync, constants, openSync, readlinkSync } from 'node:fs'
+import type { Mount } from '../sys/mountinfo.ts'
 import {
   attempt,
   type DescriptorFacts,
@@ -16,7 +17,7 @@ import {
   readStart,
   statFile,
 } from './descriptor.ts'
-import { type HostFiles, hostFiles } from './host-files.ts'
+import { type HostFiles, hostFiles, readMountsIfThere } from './host-files.ts'
 
 /** The executable of a process, held until the view is disposed: all is about one file, whatever the process does. */
 export interface Executable extends DescriptorFacts {
@@ -24,6 +25,8 @@ export interface Executable extends DescriptorFacts {
   path(): string | undefined
   /** Asks the file system, which may wait for a server or for a user's program: only if it is known to be local. */
   stat(): FileStat | undefined
+  /** Opens it for reading, which may wait likewise. @returns a descriptor that the caller closes */
+  open(): number | undefined
 }
 
 /** An open view of one process. Every read gives `undefined` when the process is gone or may not be read. */
@@ -31,6 +34,10 @@ export interface ProcessView extends Disposable {
   /** Start time in clock ticks since boot (CLOCK_BOOTTIME). */
   startTicks(): bigint | undefined
   executable(): Executable | undefined
+  /** The mounts that the process sees. Ends early where the table cannot be read. */
+  mounts(): Iterable<Mount>
+  /** Content of its /proc/PID/cgroup. */
+  cgroup(): string | undefined
   /** Arguments separated and ended by NUL, the first 8 KiB of them; empty for a zombie. */
   commandLine(): Buffer | undefined
 }
@@ -51,6 +58,9 @@ export interface HostNamespaces {
 
 /** A caller may have megabytes of arguments, and would have us read them for each connection. */
 const MAX_COMMAND_LINE_BYTES = 8192
+
+/** A line for each hierarchy of cgroups, some fifteen, each with a path. */
+const MAX_CGROUP_BYTES = 16_384
 
 /** 52 numbers of at most 21 characters and a name of at most 64: field 22 is within. */
 const MAX_STAT_BYTES = 2048
@@ -80,8 +90,11 @@ export const procReader: ProcReader = {
             ...readDescriptor(exe),
             path: () => whileHeld(() => readlinkSync(`/proc/self/fd/${exe}`)),
             stat: () => whileHeld(() => statFile(exe)),
+            open: () => whileHeld(() => openSync(`/proc/self/fd/${exe}`, constants.O_RDONLY)),
           }
         }),
+      mounts: () => readMountsIfThere(`${base}/mountinfo`),
+      cgroup: () => attempt(() => readStart(`${base}/cgroup`, MAX_CGROUP_BYTES).toString('utf8')),
       commandLine: () => attempt(() => readStart(`${base}/cmdline`, MAX_COMMAND_LINE_BYTES)),
       [Symbol.dispose]: () => {
         for (const descriptor of held.splice(0)) closeSync(descriptor)

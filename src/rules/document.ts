@@ -51,13 +51,28 @@ export interface Role {
 }
 
 /** A description of callers; all selectors present must match. */
-export interface Identity {
+export interface Identity extends LocalSelectors {
   readonly name: string
   readonly userName?: string
   readonly groupName?: string
   readonly exePath?: string
   readonly processName?: string
 }
+
+/** Selectors of this agent, in local rules alone: in a document of the host they are members without a meaning. */
+export interface LocalSelectors {
+  /** A cgroup; those below it count as well. */
+  readonly cgroupPath?: string
+  /** A unit of the system's service manager, such as `nginx.service`. */
+  readonly systemdUnit?: string
+  /** 64 hexadecimal digits, as container engines give them. */
+  readonly containerId?: string
+  /** SHA-256 of the executable, 64 hexadecimal digits. */
+  readonly exeSha256?: string
+}
+
+/** Who wrote a document: the host, or the administrator of this machine, who may use `LocalSelectors`. */
+export type Origin = 'host' | 'local'
 
 export interface RoleAssignment {
   readonly role: string
@@ -98,16 +113,24 @@ export class RulesDocumentError extends AgentError {
  * @throws RulesDocumentError RULES_DOCUMENT naming the first member that has the wrong shape, never its value; or the first
  * that is beyond a limit, and the limit
  */
-export function parseAuthorizationRules(json: unknown, at: JsonPath = ['authorizationRules']): AuthorizationRules {
-  return parse(authorizationRules, json, at)
+export function parseAuthorizationRules(
+  json: unknown,
+  at: JsonPath = ['authorizationRules'],
+  origin: Origin = 'host',
+): AuthorizationRules {
+  return parse(SCHEMAS[origin].rules, json, at)
 }
 
 /**
  * Checks one authorization item, as `parseAuthorizationRules` does for all three.
  * @throws RulesDocumentError RULES_DOCUMENT
  */
-export function parseAuthorizationItem(json: unknown, at: JsonPath = ['item']): AuthorizationItem {
-  return parse(authorizationItem, json, at)
+export function parseAuthorizationItem(
+  json: unknown,
+  at: JsonPath = ['item'],
+  origin: Origin = 'host',
+): AuthorizationItem {
+  return parse(SCHEMAS[origin].item, json, at)
 }
 
 /**
@@ -181,53 +204,91 @@ const privilege = v.pipe(
 
 const role = v.pipe(jsonObject, v.object({ name, privileges: listOf(name, 'references') }))
 
+const hostSelectors = {
+  userName: v.nullish(v.string()),
+  groupName: v.nullish(v.string()),
+  exePath: v.nullish(v.string()),
+  processName: v.nullish(v.string()),
+}
+
 const identity = v.pipe(
+  jsonObject,
+  v.object({ name, ...hostSelectors }),
+  v.transform((received): Identity => present<Identity>(received)),
+)
+
+const localIdentity = v.pipe(
   jsonObject,
   v.object({
     name,
-    userName: v.nullish(v.string()),
-    groupName: v.nullish(v.string()),
-    exePath: v.nullish(v.string()),
-    processName: v.nullish(v.string()),
+    ...hostSelectors,
+    cgroupPath: v.nullish(v.string()),
+    systemdUnit: v.nullish(v.string()),
+    containerId: v.nullish(v.string()),
+    exeSha256: v.nullish(v.string()),
   }),
   v.transform((received): Identity => present<Identity>(received)),
 )
 
 const roleAssignment = v.pipe(jsonObject, v.object({ role: name, identities: listOf(name, 'references') }))
 
-const accessControlRules = v.pipe(
-  jsonObject,
-  v.object({
-    privileges: v.nullish(listOf(privilege, 'entries')),
-    roles: v.nullish(listOf(role, 'entries')),
-    identities: v.nullish(listOf(identity, 'entries')),
-    roleAssignments: v.nullish(listOf(roleAssignment, 'entries')),
-  }),
-  v.transform((received): AccessControlRules => present<AccessControlRules>(received)),
-  v.check(
-    (rules) => countReferences(rules) <= MAX_REFERENCES,
-    ({ input }) => tooMany(countReferences(input), 'references and query parameters', MAX_REFERENCES),
-  ),
-)
+function accessControl(each: v.GenericSchema<unknown, Identity>) {
+  return v.pipe(
+    jsonObject,
+    v.object({
+      privileges: v.nullish(listOf(privilege, 'entries')),
+      roles: v.nullish(listOf(role, 'entries')),
+      identities: v.nullish(listOf(each, 'entries')),
+      roleAssignments: v.nullish(listOf(roleAssignment, 'entries')),
+    }),
+    v.transform((received): AccessControlRules => present<AccessControlRules>(received)),
+    v.check(
+      (rules) => countReferences(rules) <= MAX_REFERENCES,
+      ({ input }) => tooMany(countReferences(input), 'references and query parameters', MAX_REFERENCES),
+    ),
+  )
+}
 
-const authorizationItem = v.pipe(
-  jsonObject,
-  v.object({ defaultAccess: name, mode: name, id: name, rules: v.nullish(accessControlRules) }),
-  v.transform((received): AuthorizationItem => present<AuthorizationItem>(received)),
-)
+function itemOf(rules: v.GenericSchema<unknown, AccessControlRules>) {
+  return v.pipe(
+    jsonObject,
+    v.object({ defaultAccess: name, mode: name, id: name, rules: v.nullish(rules) }),
+    v.transform((received): AuthorizationItem => present<AuthorizationItem>(received)),
+  )
+}
 
-const authorizationRules = v.pipe(
-  jsonObject,
-  v.object({
-    imds: v.nullish(authorizationItem),
-    wireserver: v.nullish(authorizationItem),
-    hostga: v.nullish(authorizationItem),
-  }),
-  v.transform((received): AuthorizationRules => present<AuthorizationRules>(received)),
-)
+function itemsOf(item: v.GenericSchema<unknown, AuthorizationItem>) {
+  return v.pipe(
+    jsonObject,
+    v.object({ imds: v.nullish(item), wireserver: v.nullish(item), hostga: v.nullish(item) }),
+    v.transform((received): AuthorizationRules => present<AuthorizationRules>(received)),
+  )
+}
 
-/** The definitions that documents are checked against, for `schema.ts` to write down as JSON Schema. */
-export const DOCUMENT_SCHEMAS = { authorizationRules, authorizationItem, accessControlRules } as const
+const accessControlRules = accessControl(identity)
+const authorizationItem = itemOf(accessControlRules)
+const authorizationRules = itemsOf(authorizationItem)
+const localAccessControlRules = accessControl(localIdentity)
+const mergedItem = itemOf(localAccessControlRules)
+const mergedRules = itemsOf(mergedItem)
+
+const SCHEMAS = {
+  host: { rules: authorizationRules, item: authorizationItem },
+  local: { rules: mergedRules, item: mergedItem },
+} as const
+
+/**
+ * The definitions that documents are checked against, for `schema.ts` to write down as JSON Schema. `merged` ones are the
+ * host's with local rules in them, as logs have them.
+ */
+export const DOCUMENT_SCHEMAS = {
+  authorizationRules,
+  authorizationItem,
+  accessControlRules,
+  mergedRules,
+  mergedItem,
+  localAccessControlRules,
+} as const
 
 function parse<Output>(schema: v.GenericSchema<unknown, Output>, json: unknown, at: JsonPath): Output {
   const result = v.safeParse(schema, json, { abortEarly: true, abortPipeEarly: true })

@@ -19,6 +19,7 @@ export interface UnknownMember {
  */
 export function findUnknownMembers(value: unknown, format: RulesFormat, at: JsonPath): UnknownMember[] {
   const found: UnknownMember[] = []
+  const entryMembers = ENTRY_MEMBERS[format === 'local' || format === 'log' ? 'local' : 'host']
   const look = (
     object: unknown,
     known: readonly string[],
@@ -37,9 +38,9 @@ export function findUnknownMembers(value: unknown, format: RulesFormat, at: Json
     (section: string): Look =>
     (list, path) => {
       if (!Array.isArray(list)) return
-      for (const [i, entry] of list.entries()) look(entry, ENTRY_MEMBERS[section] ?? [], [...path, i], () => undefined)
+      for (const [i, entry] of list.entries()) look(entry, entryMembers[section] ?? [], [...path, i], () => undefined)
     }
-  const lookAtRules: Look = (rules, path) => look(rules, Object.keys(ENTRY_MEMBERS), path, lookAtList)
+  const lookAtRules: Look = (rules, path) => look(rules, Object.keys(entryMembers), path, lookAtList)
   const lookAtItem: Look = (item, path) =>
     look(item, format === 'local' ? LOCAL_MEMBERS : ITEM_MEMBERS, path, (name) =>
       name === 'rules' ? lookAtRules : undefined,
@@ -58,4 +59,8 @@ const ENDPOINT_MEMBERS = listMembers(DOCUMENT_SCHEMAS.authorizationRules)
 const ITEM_MEMBERS = listMembers(DOCUMENT_SCHEMAS.authorizationItem)
 /** A mode in a local file is passed over: the host's counts. */
 const LOCAL_MEMBERS = ITEM_MEMBERS.filter((name) => name !== 'mode')
-const ENTRY_MEMBERS = listEntryMembers()
+/** A log has the rules as they were merged. */
+const ENTRY_MEMBERS = {
+  host: listEntryMembers(DOCUMENT_SCHEMAS.accessControlRules),
+  local: listEntryMembers(DOCUMENT_SCHEMAS.localAccessControlRules),
+} as const

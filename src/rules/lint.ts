@@ -18,7 +18,7 @@ import { compileLegacyPattern } from './match.ts'
 import { findOverlaps } from './overlap.ts'
 import type { OpenedRules, RulesFormat } from './rules-file.ts'
 import { findRefusedDuplicates, openRules, RulesFileError, readItem, readItems, readLocal } from './rules-file.ts'
-import { matchesEveryone } from './selectors.ts'
+import { matchesEveryone, selectorsOf } from './selectors.ts'
 import { type EndpointItems, resolveMode } from './snapshot.ts'
 
 export type Severity = 'error' | 'warning'
@@ -138,7 +138,7 @@ function readLocalEntry(opened: OpenedRules): Entry[] {
   const { defaultAccess, id, rules } = value
   const filled = { mode: 'enforce', defaultAccess: defaultAccess ?? 'deny', id: id ?? '', rules }
   const document = { ...opened.document, value: filled }
-  return [{ item: readItem({ ...opened, document }), at: [] }]
+  return [{ item: readItem({ ...opened, document }, 'local'), at: [] }]
 }
 
 /** What the reader of local rules refuses is an error, if it has none yet at that place. */
@@ -396,8 +396,8 @@ function lintPrefix(
 const OPEN_PLACES = /^\/(tmp|var\/tmp|dev\/shm|home)(\/|$)/
 
 function lintIdentity(identity: Identity, at: JsonPath, isLocal: boolean, report: Report): void {
-  const { name, userName, groupName, exePath, processName } = identity
-  const selectors = [userName, groupName, exePath, processName].filter((each) => each !== undefined)
+  const { name, userName, groupName, exePath, processName, exeSha256 } = identity
+  const selectors = selectorsOf(identity).filter((each) => each !== undefined)
   if (matchesEveryone(identity) || (isLocal && selectors.every((each) => each.trim() === ''))) {
     const message = `identity '${name}' has no selector: ${isLocal ? 'the rules are refused' : 'anyone can assume it'}`
     report('error', 'identity-anyone', at, message, 'Give it a userName or a groupName.')
@@ -416,8 +416,12 @@ function lintIdentity(identity: Identity, at: JsonPath, isLocal: boolean, report
     const message = `exePath '${exePath}' is not absolute: it is nobody`
     report('warning', 'identity-nobody', [...at, 'exePath'], message, 'Write the whole path.')
   }
-  if (userName !== undefined || groupName !== undefined) return
-  if (exePath === undefined) {
+  const { cgroupPath, systemdUnit, containerId } = identity
+  if ([userName, groupName, cgroupPath, systemdUnit, containerId].some((each) => each !== undefined)) return
+  if (exeSha256 !== undefined) {
+    const message = `anyone can assume identity '${name}' who may run a program of this content`
+    report('warning', 'identity-anyone', at, message, 'Name a userName or a groupName beside exeSha256.')
+  } else if (exePath === undefined) {
     const message = `anyone can assume identity '${name}': any file can be named '${processName}'`
     report('warning', 'identity-anyone', at, message, 'Name a userName or a groupName beside processName.')
   } else if (OPEN_PLACES.test(exePath)) {

@@ -9,8 +9,17 @@
 import { AgentError } from '../base/errors.ts'
 import type { JsonDocument, JsonPath, JsonPosition } from '../base/json.ts'
 import { formatJsonPath, isJsonObject, parseJson } from '../base/json.ts'
-import type { AccessControlRules, AuthorizationItem, Identity, Privilege, Role, RoleAssignment } from './document.ts'
+import type {
+  AccessControlRules,
+  AuthorizationItem,
+  Identity,
+  LocalSelectors,
+  Privilege,
+  Role,
+  RoleAssignment,
+} from './document.ts'
 import { isAllowedDuplicate, parseAuthorizationItem, RulesDocumentError } from './document.ts'
+import { selectorsOf } from './selectors.ts'
 
 /** What a local rules file may hold, all of it optional. Other members, `mode` among them, are ignored. */
 export interface LocalRules {
@@ -152,7 +161,8 @@ function readShape(json: unknown, fail: Fail): ReceivedFile {
   if (!isJsonObject(json)) fail('shape', [], 'expected an object', 'Write the file as one JSON object.')
   const { defaultAccess, id, rules } = json as Readonly<Record<string, unknown>>
   try {
-    const item = parseAuthorizationItem({ mode: '', defaultAccess: defaultAccess ?? '', id: id ?? '', rules }, [])
+    const filled = { mode: '', defaultAccess: defaultAccess ?? '', id: id ?? '', rules }
+    const item = parseAuthorizationItem(filled, [], 'local')
     return { defaultAccess: given(defaultAccess, item.defaultAccess), id: given(id, item.id), rules: item.rules }
   } catch (error) {
     if (!(error instanceof RulesDocumentError)) throw error
@@ -227,15 +237,48 @@ function checkRole(role: Role, at: JsonPath, known: ReadonlySet<string>, names: 
 }
 
 function checkIdentity(identity: Identity, at: JsonPath, names: Set<string>, refuse: Refuse): void {
-  const { name, userName, groupName, exePath, processName } = identity
+  const { name } = identity
   if (isBlank(name)) refuse([...at, 'name'], 'identity name cannot be empty', 'Give the identity a name.')
   if (names.has(name)) refuse([...at, 'name'], `duplicate identity name '${name}'`, 'Rename one of the two.')
   names.add(name)
-  if ([userName, groupName, exePath, processName].every((selector) => isBlank(selector ?? ''))) {
+  if (selectorsOf(identity).every((selector) => isBlank(selector ?? ''))) {
     const message = `identity '${name}' must specify at least one selector`
     refuse(at, message, 'Give it a userName, groupName, exePath or processName.')
   }
+  for (const [member, { form, what, hint }] of SELECTOR_FORMS) {
+    const value = identity[member]
+    if (value === undefined || form.test(value)) continue
+    refuse([...at, member], `identity '${name}' ${member} must be ${what}, got '${value}'`, hint)
+  }
 }
+
+interface SelectorForm {
+  readonly form: RegExp
+  readonly what: string
+  readonly hint: string
+}
+
+/** Selectors that other agents do not have. In another form they would describe nobody, or everybody. */
+const SELECTOR_FORMS: readonly (readonly [keyof LocalSelectors, SelectorForm])[] = [
+  [
+    'cgroupPath',
+    {
+      form: /^\/+[^/]/,
+      what: 'a path below the root of cgroup2',
+      hint: 'Write what follows 0:: in /proc/PID/cgroup, or a directory above it.',
+    },
+  ],
+  [
+    'systemdUnit',
+    {
+      form: /^[^/]+\.(service|scope|socket|mount|swap)$/,
+      what: 'the name of a unit that runs processes',
+      hint: 'Write it with its type, such as nginx.service.',
+    },
+  ],
+  ['containerId', { form: /^[0-9a-f]{64}$/i, what: '64 hexadecimal digits', hint: 'Write it whole, not cut to 12.' }],
+  ['exeSha256', { form: /^[0-9a-f]{64}$/i, what: '64 hexadecimal digits', hint: 'Write what sha256sum prints.' }],
+]
 
 function checkAssignment(
   { role, identities }: RoleAssignment,

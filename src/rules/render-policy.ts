@@ -72,13 +72,19 @@ function renderPrivilege(name: string, { path, query }: EndpointPolicy['privileg
   return { name, path, queryParameters }
 }
 
-function renderIdentity({ name, userName, groupName, exePath, processName }: Identity): Identity {
+function renderIdentity(identity: Identity): Identity {
+  const { name, userName, groupName, exePath, processName } = identity
+  const { cgroupPath, systemdUnit, containerId, exeSha256 } = identity
   return {
     name,
     ...(userName !== undefined && { userName }),
     ...(groupName !== undefined && { groupName }),
     ...(exePath !== undefined && { exePath }),
     ...(processName !== undefined && { processName }),
+    ...(cgroupPath !== undefined && { cgroupPath }),
+    ...(systemdUnit !== undefined && { systemdUnit }),
+    ...(containerId !== undefined && { containerId }),
+    ...(exeSha256 !== undefined && { exeSha256 }),
   }
 }
 

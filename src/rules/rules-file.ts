@@ -11,7 +11,7 @@ import type { EndpointName } from '../base/endpoints.ts'
 import { AgentError } from '../base/errors.ts'
 import type { DuplicateMember, JsonDocument, JsonPath, JsonPosition } from '../base/json.ts'
 import { isJsonObject, parseJson } from '../base/json.ts'
-import type { AuthorizationItem } from './document.ts'
+import type { AuthorizationItem, Origin } from './document.ts'
 import { isAllowedDuplicate, parseAuthorizationItem, parseAuthorizationRules, RulesDocumentError } from './document.ts'
 import type { LocalRules } from './local-rules.ts'
 import { LocalRulesError, parseLocalRules } from './local-rules.ts'
@@ -133,14 +133,15 @@ export function localItem(local: LocalRules): AuthorizationItem {
 }
 
 /** Reads the item of a file whose kind is `item`. @throws RulesFileError shape */
-export function readItem({ document }: OpenedRules): AuthorizationItem {
-  return guardShape(document, () => parseAuthorizationItem(document.value, []))
+export function readItem({ document }: OpenedRules, origin: Origin = 'host'): AuthorizationItem {
+  return guardShape(document, () => parseAuthorizationItem(document.value, [], origin))
 }
 
 /** Reads the items of a file that has them by endpoint. A log has HostGAPlugin's own; in a document it is WireServer's. */
 export function readItems({ format, document, at }: OpenedRules): EndpointItems {
   const value = at.reduce<unknown>((inner, step) => (inner as Record<string | number, unknown>)[step], document.value)
-  const rules = guardShape(document, () => parseAuthorizationRules(value, at))
+  // A log has the rules as they were merged, those of local files among them.
+  const rules = guardShape(document, () => parseAuthorizationRules(value, at, format === 'log' ? 'local' : 'host'))
   return format === 'log' ? rules : itemsOf(rules)
 }
 

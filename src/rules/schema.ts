@@ -43,7 +43,7 @@ const ROOTS: Readonly<Record<SchemaName, JsonSchema>> = {
   document: { $ref: '#/$defs/document' },
   log: {
     type: 'object',
-    properties: { inputRules: { $ref: '#/$defs/document' }, computedRules: { type: 'object' } },
+    properties: { inputRules: { $ref: '#/$defs/merged' }, computedRules: { type: 'object' } },
     required: ['inputRules'],
   },
   test: { $ref: '#/$defs/test' },
@@ -62,6 +62,9 @@ const NAMES: Readonly<Record<string, string>> = {
   authorizationRules: 'document',
   authorizationItem: 'item',
   accessControlRules: 'rules',
+  mergedRules: 'merged',
+  mergedItem: 'mergedItem',
+  localAccessControlRules: 'localRules',
 }
 
 /** Lists the members that an object of this definition may have, in order. */
@@ -69,9 +72,11 @@ export function listMembers(schema: v.GenericSchema<unknown, unknown>): string[]
   return Object.keys((describe(asDefinition(schema), true).properties as object | undefined) ?? {})
 }
 
-/** Lists the members of the entries of each section of the rules. */
-export function listEntryMembers(): Readonly<Record<string, readonly string[]>> {
-  const sections = describe(asDefinition(DOCUMENT_SCHEMAS.accessControlRules), true).properties as Sections
+/** Lists the members of the entries of each section of such rules. */
+export function listEntryMembers(
+  rules: v.GenericSchema<unknown, unknown>,
+): Readonly<Record<string, readonly string[]>> {
+  const sections = describe(asDefinition(rules), true).properties as Sections
   return Object.fromEntries(
     Object.entries(sections).map(([section, { anyOf }]) => [section, Object.keys(anyOf[0].items.properties)]),
   )
@@ -87,7 +92,7 @@ const LOCAL: JsonSchema = {
     $schema: { type: 'string' },
     defaultAccess: { type: ['string', 'null'], pattern: '^\\s*([Aa][Ll][Ll][Oo][Ww]|[Dd][Ee][Nn][Yy])\\s*$' },
     id: { type: ['string', 'null'], pattern: '\\S' },
-    rules: { anyOf: [{ $ref: '#/$defs/rules' }, { type: 'null' }] },
+    rules: { anyOf: [{ $ref: '#/$defs/localRules' }, { type: 'null' }] },
   },
 }
 
@@ -124,6 +129,10 @@ const TEST: JsonSchema = {
           user: { type: 'string' },
           groups: { type: 'array', items: { type: 'string' } },
           exe: { description: 'Path of the executable; absent: not known.', type: 'string' },
+          cgroup: { description: 'Path of the cgroup; absent: not known.', type: 'string' },
+          unit: { description: 'Unit of the service manager.', type: 'string' },
+          container: { description: 'Id of the container.', type: 'string' },
+          sha256: { description: 'SHA-256 of the executable.', type: 'string' },
           elevated: { description: 'Whether the caller counts as root.', type: 'boolean', default: false },
           expect: { enum: ['ok', 'audit', 'forbidden'] },
         },
@@ -149,6 +158,16 @@ const HINTS: Readonly<Record<string, JsonSchema>> = {
   userName: { description: 'Exact name of the user.' },
   groupName: { description: 'Exact name of one of the groups of the user.' },
   exePath: { description: 'Path of the executable. Whoever may run it is meant too: name a user beside it.' },
+  cgroupPath: {
+    description: 'A cgroup as /proc/PID/cgroup gives it; those below it count as well.',
+    pattern: '^/+[^/]',
+  },
+  systemdUnit: { description: 'A unit of the system that runs processes.', examples: ['nginx.service'] },
+  containerId: { description: 'Of a container of root’s engine, 64 hexadecimal digits.', pattern: '^[0-9A-Fa-f]{64}$' },
+  exeSha256: {
+    description: 'SHA-256 of the executable. Whoever may run such a file is meant too: name a user beside it.',
+    pattern: '^[0-9A-Fa-f]{64}$',
+  },
   processName: { description: 'Name of the executable. Anybody can name a file so: name a user or a path beside it.' },
 }
 

@@ -17,6 +17,12 @@ export interface RuleCaller {
   readonly exePath: string | undefined
   readonly processName: string | undefined
   readonly elevated: boolean
+  /** The next four are `undefined` as well when they are not known for certain; the hash also while no rule asks for one. */
+  readonly cgroupPath?: string | undefined
+  readonly systemdUnit?: string | undefined
+  readonly containerId?: string | undefined
+  /** Lower case. */
+  readonly exeSha256?: string | undefined
 }
 
 /** An identity, and what is known about it before any caller comes. */
@@ -27,16 +33,21 @@ export interface CompiledIdentity extends Identity {
   readonly matchesNobody: boolean
   /** `exePath` as `matchesIdentity` compares it. */
   readonly comparableExePath: string | undefined
+  /** Likewise. */
+  readonly comparableCgroupPath: string | undefined
 }
 
 /** Prepares an identity for many comparisons. `index` is its place among those of its policy. */
 export function compileIdentity(identity: Identity, index: number): CompiledIdentity {
-  const { exePath } = identity
+  const { exePath, cgroupPath, containerId, exeSha256 } = identity
   return {
     ...identity,
+    ...(containerId !== undefined && { containerId: containerId.toLowerCase() }),
+    ...(exeSha256 !== undefined && { exeSha256: exeSha256.toLowerCase() }),
     index,
     matchesNobody: selectorsOf(identity).includes(''),
     comparableExePath: exePath === undefined ? undefined : comparablePath(exePath),
+    comparableCgroupPath: cgroupPath === undefined ? undefined : comparablePath(cgroupPath),
   }
 }
 
@@ -77,8 +88,17 @@ export function matchesIdentity(identity: CompiledIdentity, comparable: Comparab
     (identity.userName === undefined || identity.userName === caller.userName) &&
     (identity.processName === undefined || identity.processName === caller.processName) &&
     (identity.comparableExePath === undefined || comparable.runs(identity.comparableExePath)) &&
-    (identity.groupName === undefined || comparable.isIn(identity.groupName))
+    (identity.groupName === undefined || comparable.isIn(identity.groupName)) &&
+    (identity.systemdUnit === undefined || identity.systemdUnit === caller.systemdUnit) &&
+    (identity.containerId === undefined || identity.containerId === caller.containerId) &&
+    (identity.exeSha256 === undefined || identity.exeSha256 === caller.exeSha256) &&
+    (identity.comparableCgroupPath === undefined || isBelow(caller.cgroupPath, identity.comparableCgroupPath))
   )
+}
+
+/** Tells whether a path is `top` or leads on from it, by whole names. Paths that the kernel prints need no work. */
+function isBelow(path: string | undefined, top: string): boolean {
+  return path !== undefined && (path === top || path.startsWith(top === '/' ? top : `${top}/`))
 }
 
 /** Tells whether an identity has no selector and hence describes every caller. */
@@ -86,8 +106,10 @@ export function matchesEveryone(identity: Identity): boolean {
   return selectorsOf(identity).every((selector) => selector === undefined)
 }
 
-function selectorsOf({ userName, groupName, exePath, processName }: Identity): (string | undefined)[] {
-  return [userName, groupName, exePath, processName]
+/** All selectors of an identity; absent ones are `undefined`. */
+export function selectorsOf(identity: Identity): (string | undefined)[] {
+  const { userName, groupName, exePath, processName, cgroupPath, systemdUnit, containerId, exeSha256 } = identity
+  return [userName, groupName, exePath, processName, cgroupPath, systemdUnit, containerId, exeSha256]
 }
 
 /**

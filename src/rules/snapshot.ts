@@ -132,6 +132,12 @@ export function compileSnapshot(items: EndpointItems, epoch: number): Compiled<P
   return { result: Object.freeze(snapshot), warnings }
 }
 
+/** Tells whether a rule of any endpoint asks for the hash of an executable: computing it takes reading the file. */
+export function asksForHash(snapshot: PolicySnapshot): boolean {
+  const policies = [snapshot.wireserver, snapshot.imds, snapshot.hostga]
+  return policies.some((policy) => policy?.identities.some(({ exeSha256 }) => exeSha256 !== undefined))
+}
+
 /** Compiles the item of one endpoint; `endpoint` only names it in warnings. Never fails. */
 export function compileItem(item: AuthorizationItem, endpoint: EndpointName): Compiled<EndpointPolicy> {
   const { warnings, warn, warnOfOmitted } = collectWarnings(endpoint)

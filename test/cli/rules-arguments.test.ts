@@ -19,14 +19,25 @@ describe('parseArguments() accepts rules', () => {
 
   test('explain with all it takes, in any order', () => {
     const line =
-      'explain GET --rules f --endpoint=hostga --user -u --group g --group h --exe /bin/x --elevated /t --canonical enforce'
+      'explain GET --rules f --endpoint=hostga --user -u --group g --group h --exe /bin/x --elevated /t --canonical enforce ' +
+      '--sha256 AB --cgroup /a --unit b.service --container CD'
     assert.deepEqual(parseArguments(split(line)), {
       kind: 'rules',
       name: 'explain',
       file: 'f',
       question: {
         endpoint: 'hostga',
-        caller: { userName: '-u', groups: ['g', 'h'], exePath: '/bin/x', processName: 'x', elevated: true },
+        caller: {
+          userName: '-u',
+          groups: ['g', 'h'],
+          exePath: '/bin/x',
+          processName: 'x',
+          elevated: true,
+          exeSha256: 'ab',
+          cgroupPath: '/a',
+          systemdUnit: 'b.service',
+          containerId: 'cd',
+        },
         request: { method: 'GET', target: '/t' },
       },
       canonicalMode: 'enforce',

@@ -41,6 +41,36 @@ describe('rules explain', () => {
     assert.deepEqual(canonical, { allowed: true, reason: { kind: 'granted', ...grant } })
   })
 
+  test('takes where a caller runs and what its program is, for the selectors of local rules', () => {
+    const HASH = 'AB'.repeat(32)
+    const identity = { name: 'web', cgroupPath: '/a', systemdUnit: 'b.service', containerId: HASH, exeSha256: HASH }
+    const rules = {
+      privileges: [{ name: 'p', path: '/metadata/' }],
+      roles: [{ name: 'r', privileges: ['p'] }],
+      identities: [identity],
+      roleAssignments: [{ role: 'r', identities: ['web'] }],
+    }
+    const ask = (...options: string[]) => {
+      const words = [
+        'explain',
+        '--rules',
+        'f.json',
+        '--endpoint',
+        'imds',
+        '--user',
+        'bob',
+        ...options,
+        'GET',
+        '/metadata/x',
+      ]
+      return run(words, { 'f.json': JSON.stringify({ rules }) }).stdout
+    }
+    const all = ['--cgroup', '/a/b', '--unit', 'b.service', '--container', HASH, '--sha256', HASH.toLowerCase()]
+    assert.match(ask(...all), /^verdict {4}ok: /)
+    assert.match(ask(...all).replaceAll(/\n +/g, ' '), /cgroup \/a\/b; unit b\.service; container abab/)
+    for (let i = 0; i < all.length; i += 2) assert.match(ask(...all.toSpliced(i, 2)), /^verdict {4}forbidden: /)
+  })
+
   test('--json gives the code of a request without canonical form, which denies in enforce alone', () => {
     const target = '/metadata/instance/x%3Fy'
     for (const [mode, verdict] of [

@@ -3,9 +3,21 @@ import { test } from 'node:test'
 import type { ConnectionRecord } from '../../src/ebpf/records.ts'
 import type { Caller } from '../../src/identity/caller.ts'
 import { claimsJson } from '../../src/identity/caller.ts'
-import { type IdentityOptions, identify } from '../../src/identity/identify.ts'
+import { type IdentityEnv, type IdentityOptions, identify } from '../../src/identity/identify.ts'
 import type { ProcReader } from '../../src/identity/process.ts'
-import { CURL_FILE, FOREIGN_MOUNT, fakeExecutable, fakeProc, NAMESPACES, RECORD, START_TICKS, USERS } from './make.ts'
+import {
+  CGROUPS,
+  CURL_FILE,
+  FOREIGN_MOUNT,
+  fakeExecutable,
+  fakeProc,
+  HOST_MOUNTS,
+  mount,
+  NAMESPACES,
+  RECORD,
+  START_TICKS,
+  USERS,
+} from './make.ts'
 
 const PEER = { address: '127.0.0.1', port: 40112 }
 
@@ -15,7 +27,20 @@ function ask(
   options: IdentityOptions = { containerRootIsElevated: true },
   namespaces = NAMESPACES,
 ): Promise<Caller> {
-  return identify({ ...RECORD, ...record }, PEER, { proc, users: USERS, namespaces }, options)
+  return identify({ ...RECORD, ...record }, PEER, environment({ proc, namespaces }), options)
+}
+
+function environment(set: Partial<IdentityEnv> = {}): IdentityEnv {
+  return {
+    proc: fakeProc(),
+    users: USERS,
+    namespaces: NAMESPACES,
+    cgroups: CGROUPS(),
+    hashes: { hash: () => assert.fail('no rule asks for a hash') },
+    asksForHash: () => false,
+    epochMsOf: () => 0,
+    ...set,
+  }
 }
 
 const ALICE: Caller = {
@@ -28,6 +53,11 @@ const ALICE: Caller = {
   processName: 'curl',
   commandLine: 'curl -s http://169.254.169.254/',
   elevated: false,
+  cgroupPath: '/system.slice/curl.service',
+  systemdUnit: 'curl.service',
+  containerId: undefined,
+  exeSha256: undefined,
+  foreignNamespaces: [],
   clientAddress: '127.0.0.1',
   clientPort: 40112,
   doubt: undefined,
@@ -48,7 +78,14 @@ const DOUBTS: readonly {
   {
     situation: 'the process is gone',
     record: { pid: 4712 },
-    expected: { ...UNKNOWN_EXE, pid: 4712, commandLine: 'undefined', doubt: 'the process is gone' },
+    expected: {
+      ...UNKNOWN_EXE,
+      pid: 4712,
+      commandLine: 'undefined',
+      cgroupPath: undefined,
+      systemdUnit: undefined,
+      doubt: 'the process is gone',
+    },
   },
   {
     situation: 'the process went between opening and reading',
@@ -171,7 +208,7 @@ test('identify() looks at no mount when the process is not the recorded one', as
 test('identify() reads the process before it waits for names', async () => {
   const proc = fakeProc()
   const { promise, resolve } = Promise.withResolvers<{ userName: string; groups: string[] }>()
-  const env = { proc, users: { lookUp: () => promise }, namespaces: NAMESPACES }
+  const env = environment({ proc, users: { lookUp: () => promise } })
   const caller = identify(RECORD, PEER, env, { containerRootIsElevated: true })
   assert.deepEqual(proc.asked, ['open 4711', 'mounts of host'])
   assert.equal(proc.openViews(), 0, 'a view is still open')
@@ -179,13 +216,110 @@ test('identify() reads the process before it waits for names', async () => {
   assert.equal((await caller).userName, 'alice')
 })
 
+const HASH = 'ab'.repeat(32)
+
+/** Asks while a rule wants the hash of the executable. Tells what was to be hashed. */
+async function askForHash(proc: ProcReader, record: Partial<ConnectionRecord> = {}) {
+  const hashed: unknown[] = []
+  const hashes = {
+    async hash(fd: number, uid: number, connectedAtMs: number) {
+      hashed.push([fd, uid, connectedAtMs])
+      return HASH
+    },
+  }
+  const env = environment({ proc, hashes, asksForHash: () => true, epochMsOf: (ns) => Number(ns) + 41 })
+  const { exeSha256 } = await identify({ ...RECORD, ...record }, PEER, env, { containerRootIsElevated: true })
+  return { exeSha256, hashed }
+}
+
+const opened = (set: Parameters<typeof fakeExecutable>[0] = {}) => ({ ...fakeExecutable(set), open: () => 7 })
+
+/** The root of a container, which process 1 sees elsewhere, under another number. */
+const CONTAINER_ROOT = mount({ id: FOREIGN_MOUNT, kernelDevice: 0x30, fileSystem: 'overlay' })
+const CONTAINER_FILE = { inode: 77n, device: 0x30n, links: 1n }
+const WITH_CONTAINER = { host: [...HOST_MOUNTS, mount({ ...CONTAINER_ROOT, id: 60, mountPoint: '/run/c' })], agent: [] }
+
+for (const { situation, executable, record, ownMounts, hostMounts, isHashed } of [
+  { situation: 'a file of the host', executable: opened(), isHashed: true },
+  {
+    situation: 'a file of a container, whose root process 1 sees too',
+    executable: opened({ mountId: FOREIGN_MOUNT, stat: CONTAINER_FILE }),
+    record: { exeDevice: 0x30 },
+    ownMounts: [CONTAINER_ROOT],
+    hostMounts: WITH_CONTAINER,
+    isHashed: true,
+  },
+  {
+    situation: 'a file of a file system that only the caller sees: it is not asked',
+    executable: opened({ mountId: FOREIGN_MOUNT, stat: 'never' }),
+    record: { exeDevice: 0x30 },
+    ownMounts: [CONTAINER_ROOT],
+    isHashed: false,
+  },
+  {
+    situation: 'another file of a device that the caller made up',
+    executable: opened({ mountId: FOREIGN_MOUNT, stat: 'never' }),
+    ownMounts: [mount({ id: FOREIGN_MOUNT, kernelDevice: 0x31, fileSystem: 'fuse.x' })],
+    isHashed: false,
+  },
+  {
+    situation: 'a file of a file server',
+    executable: opened({ mountId: 50, stat: 'never' }),
+    record: { exeDevice: 0x32 },
+    hostMounts: { host: [mount({ id: 50, kernelDevice: 0x32, fileSystem: 'nfs4' })], agent: [] },
+    isHashed: false,
+  },
+  {
+    situation: 'a file whose inode number another one may have',
+    executable: opened({ stat: { ...CURL_FILE, device: 0x2fn } }),
+    isHashed: false,
+  },
+] as const) {
+  test(`identify() ${isHashed ? 'gives the hash' : 'gives no hash'} of ${situation}`, async () => {
+    const proc = fakeProc(
+      { executable: () => executable, mounts: () => ownMounts ?? [] },
+      hostMounts === undefined ? {} : { mounts: hostMounts },
+    )
+    const { exeSha256, hashed } = await askForHash(proc, record)
+    assert.equal(exeSha256, isHashed ? HASH : undefined)
+    assert.deepEqual(hashed, isHashed ? [[7, 1000, 42]] : [])
+  })
+}
+
+for (const [situation, record, foreign] of [
+  ['the machine', {}, []],
+  ['the mounts of the agent', { mountNamespace: NAMESPACES.ownMount }, []],
+  [
+    'a container with users of its own',
+    { mountNamespace: 4026532500, userNamespace: 4026532501, pidNamespace: 4026532502 },
+    ['mount', 'user', 'pid'],
+  ],
+  ['a record without namespaces', { mountNamespace: 0, userNamespace: 0, pidNamespace: 0 }, []],
+] as const) {
+  test(`identify() tells the namespaces that are not the machine's, for ${situation}`, async () => {
+    assert.deepEqual((await ask(record)).foreignNamespaces, foreign)
+  })
+}
+
+test('identify() knows the cgroup of a record without types, and not that of a process that moved', async () => {
+  assert.equal((await ask({ reduced: true })).systemdUnit, 'curl.service')
+  assert.equal((await ask({ cgroupId: 6n })).cgroupPath, undefined)
+})
+
 test('claimsJson() has the members of the contract in their order', async () => {
   assert.equal(
     claimsJson(await ask()),
     '{"userId":1000,"userName":"alice","userGroups":["alice","adm"],"processId":4711,"processName":"curl",' +
       '"processFullPath":"/usr/bin/curl","processCmdLine":"curl -s http://169.254.169.254/","runAsElevated":false,' +
-      '"clientIp":"127.0.0.1","clientPort":40112}',
+      '"clientIp":"127.0.0.1","clientPort":40112,"cgroupPath":"/system.slice/curl.service","containerId":"",' +
+      '"foreignNamespaces":[]}',
   )
+})
+
+test('claimsJson() cuts what is long: the id of a container, and a path', async () => {
+  const caller = { ...ALICE, containerId: HASH, cgroupPath: `/${'a'.repeat(4000)}` }
+  const { containerId, cgroupPath } = JSON.parse(claimsJson(caller))
+  assert.deepEqual([containerId, cgroupPath.length], ['abababababab', 515])
 })
 
 test('claimsJson() shows what is unknown as existing readers expect', async () => {

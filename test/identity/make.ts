@@ -1,6 +1,7 @@
 /** Connection records, processes and users as tests of identity want them. */
 
 import { type ConnectionRecord, kernelDevice, startTicks } from '../../src/ebpf/records.ts'
+import { createCgroups } from '../../src/identity/cgroup.ts'
 import type { FileStat } from '../../src/identity/descriptor.ts'
 import type { HostFiles, Viewpoint } from '../../src/identity/host-files.ts'
 import type { Executable, HostNamespaces, ProcessView, ProcReader } from '../../src/identity/process.ts'
@@ -69,7 +70,7 @@ export function fakeExecutable(set: Partial<FakeExecutable> = {}): Executable {
     stat: CURL_FILE,
     ...set,
   }
-  return { mountId, inode, path: () => path, stat: () => answer(stat) }
+  return { mountId, inode, path: () => path, stat: () => answer(stat), open: () => undefined }
 }
 
 function answer<T>(stat: T | 'never'): T {
@@ -109,10 +110,7 @@ export interface FakeProc extends ProcReader {
 }
 
 /** A /proc with one process, 4711, which is alice's curl unless `set` says otherwise. */
-export function fakeProc(
-  set: Partial<Pick<ProcessView, 'startTicks' | 'executable' | 'commandLine'>> = {},
-  host: FakeHost = {},
-): FakeProc {
+export function fakeProc(set: Partial<Omit<ProcessView, typeof Symbol.dispose>> = {}, host: FakeHost = {}): FakeProc {
   let openViews = 0
   const asked: string[] = []
   return {
@@ -126,6 +124,8 @@ export function fakeProc(
       return {
         startTicks: () => START_TICKS,
         executable: () => fakeExecutable(),
+        mounts: () => HOST_MOUNTS,
+        cgroup: () => '0::/system.slice/curl.service\n',
         commandLine: () => Buffer.from('curl\0-s\0http://169.254.169.254/\0'),
         ...set,
         [Symbol.dispose]: () => {
@@ -135,6 +135,12 @@ export function fakeProc(
     },
   }
 }
+
+/** The cgroup of curl, and root owns it. */
+export const CGROUPS = () =>
+  createCgroups({
+    stat: (path) => ({ inode: path === '/system.slice/curl.service' ? RECORD.cgroupId : 1n, uid: 0 }),
+  })
 
 export const USERS: UserDirectory = {
   lookUp: async (uid) =>

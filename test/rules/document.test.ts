@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { parseJson } from '../../src/base/json.ts'
 import {
+  type AuthorizationItem,
   isAllowedDuplicate,
   MAX_LIST_LENGTH,
   MAX_NAME_LENGTH,
@@ -54,6 +55,15 @@ describe('parseAuthorizationRules() accepts', () => {
   })
   test('unknown members, which go', () => {
     assert.deepEqual(parseAuthorizationRules({ imds: { ...ITEM, extra: [1] }, other: 5 }), { imds: ITEM })
+  })
+  test('selectors of local rules in a document of the host: members without a meaning', () => {
+    const local = { cgroupPath: '/a', systemdUnit: 'b.service', containerId: 'c', exeSha256: 'd' }
+    const received = { ...ITEM, rules: { identities: [{ name: 'i', userName: 'bob', ...local }] } }
+    const read = (item: AuthorizationItem | undefined) => item?.rules?.identities
+    assert.deepEqual(read(parseAuthorizationItem(received)), [{ name: 'i', userName: 'bob' }])
+    assert.deepEqual(read(parseAuthorizationRules({ imds: received }).imds), [{ name: 'i', userName: 'bob' }])
+    assert.deepEqual(read(parseAuthorizationItem(received, [], 'local')), received.rules.identities)
+    assert.deepEqual(read(parseAuthorizationRules({ imds: received }, [], 'local').imds), received.rules.identities)
   })
   test('words that mean nothing: that is for compiling to say', () => {
     const item = { defaultAccess: 'perhaps', mode: '', id: '' }

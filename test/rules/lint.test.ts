@@ -67,6 +67,11 @@ describe('lintRules() finds', () => {
     ['a mode that switches all off', item(SOUND, { mode: 'Disabled' }), ['warning mode-disabled']],
     ['an unknown default access', item(SOUND, { defaultAccess: 'yes' }), ['error default-access-unknown']],
     ['a slip in the name of a selector', withIdentity({ userName: 'a', exePth: '/x' }), ['warning unknown-member']],
+    [
+      'a selector of local rules in rules of the host',
+      withIdentity({ userName: 'a', exeSha256: 'ab'.repeat(32) }),
+      ['warning unknown-member'],
+    ],
     ['a mode in a local file by its name', { id: 'x', moed: 'audit' }, ['warning unknown-member']],
     ['a section that is missing', item({ privileges: [] }), ['warning section-missing']],
     [
@@ -184,6 +189,17 @@ describe('lintRules() says of local rules', () => {
   const local = (rules: object, more: object = {}) => ({ rules: { ...SOUND, ...rules }, ...more })
   const rows: readonly (readonly [situation: string, document: unknown, findings: readonly string[]])[] = [
     ['nothing when they are sound', local({}), []],
+    [
+      'that the content of a program names nobody',
+      local({ identities: [{ name: 'i', exeSha256: 'ab'.repeat(32) }] }),
+      ['warning identity-anyone'],
+    ],
+    [
+      'nothing in a unit with a hash',
+      local({ identities: [{ name: 'i', systemdUnit: 'a.service', exeSha256: 'ab'.repeat(32) }] }),
+      [],
+    ],
+    ['a unit that is none', local({ identities: [{ name: 'i', systemdUnit: 'a.slice' }] }), ['error refused']],
     ['that a default access is not known', local({}, { defaultAccess: 'yes' }), ['error default-access-unknown']],
     ['nothing about spaces around a default access', local({}, { defaultAccess: ' Deny ' }), []],
     ['that an empty id is refused', local({}, { id: ' ' }), ['error refused']],

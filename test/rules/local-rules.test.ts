@@ -186,6 +186,21 @@ const REFUSALS: readonly (readonly [situation: string, file: object, message: st
     "identity 'i' must specify at least one selector",
     'rules.identities.0',
   ],
+  ...(
+    [
+      ['cgroupPath', '/', 'a path below the root of cgroup2'],
+      ['cgroupPath', 'system.slice', 'a path below the root of cgroup2'],
+      ['systemdUnit', 'nginx', 'the name of a unit that runs processes'],
+      ['systemdUnit', 'system.slice', 'the name of a unit that runs processes'],
+      ['containerId', 'abcdef012345', '64 hexadecimal digits'],
+      ['exeSha256', 'x'.repeat(64), '64 hexadecimal digits'],
+    ] as const
+  ).map(([member, value, what]): (typeof REFUSALS)[number] => [
+    `a ${member} of another form`,
+    { rules: { identities: [{ name: 'i', userName: 'bob', [member]: value }] } },
+    `identity 'i' ${member} must be ${what}, got '${value}'`,
+    `rules.identities.0.${member}`,
+  ]),
   [
     'an assignment without role',
     { rules: { roleAssignments: [{ role: '', identities: ['bob'] }] } },

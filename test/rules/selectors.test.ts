@@ -53,6 +53,44 @@ describe('matchesIdentity()', () => {
   }
 })
 
+describe('matchesIdentity() of local rules', () => {
+  const HASH = 'AB'.repeat(32)
+  const known = {
+    cgroupPath: '/system.slice/web.service/worker',
+    systemdUnit: 'web.service',
+    containerId: HASH.toLowerCase(),
+    exeSha256: HASH.toLowerCase(),
+  }
+  const rows: readonly (readonly [
+    selectors: Omit<Identity, 'name'>,
+    caller: Partial<RuleCaller>,
+    expected: boolean,
+  ])[] = [
+    [{ cgroupPath: '/system.slice/web.service/worker' }, known, true],
+    [{ cgroupPath: '//system.slice/web.service/' }, known, true],
+    [{ cgroupPath: '/system.slice' }, known, true],
+    [{ cgroupPath: '/system.slice/web' }, known, false],
+    [{ cgroupPath: '/system.slice/web.service/worker/deeper' }, known, false],
+    [{ cgroupPath: '/system.slice' }, {}, false],
+    [{ systemdUnit: 'web.service' }, known, true],
+    [{ systemdUnit: 'Web.service' }, known, false],
+    [{ systemdUnit: 'web.service' }, {}, false],
+    [{ containerId: HASH }, known, true],
+    [{ containerId: HASH }, {}, false],
+    [{ exeSha256: HASH }, known, true],
+    [{ exeSha256: HASH.replace('A', '0') }, known, false],
+    [{ exeSha256: HASH }, {}, false],
+    [{ exeSha256: HASH, userName: 'bob' }, known, false],
+    [{ exeSha256: '' }, { exeSha256: '' }, false],
+  ]
+  for (const [selectors, caller, expected] of rows) {
+    const of = Object.keys(caller).length === 0 ? 'a caller of whom nothing is known' : 'a worker of web.service'
+    test(`${JSON.stringify(selectors)} and ${of}: ${expected}`, () => {
+      assert.equal(describes(selectors, caller), expected)
+    })
+  }
+})
+
 describe('matchesIdentity() compares paths by components', () => {
   const rows: readonly (readonly [selector: string, exePath: string, expected: boolean])[] = [
     ['/usr/bin/curl', '/usr/bin/curl', true],

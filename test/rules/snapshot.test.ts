@@ -107,6 +107,7 @@ describe('compileItem() builds privileges', () => {
       index: 0,
       matchesNobody: false,
       comparableExePath: undefined,
+      comparableCgroupPath: undefined,
     }
     const role = { name: 'reader', index: 0, grants: [{ role: 'reader', identity, position: 0 }] }
     assert.deepEqual(result.privileges, [

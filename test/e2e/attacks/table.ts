@@ -36,7 +36,10 @@ export const TABLE: readonly Row[] = [
   },
   {
     weakness: 'exec after connect',
-    shownBy: [[ATTACKS, 'a program that connects and becomes an allowed one is not taken for it']],
+    shownBy: [
+      [ATTACKS, 'a program that connects and becomes an allowed one is not taken for it'],
+      ['e2e/local-selectors.test.ts', 'are not deceived by a file that is written over after the connect'],
+    ],
   },
   {
     weakness: 'one identity for each connection',
@@ -160,7 +163,11 @@ export const TABLE: readonly Row[] = [
   },
   {
     weakness: 'users of containers looked up on the host',
-    shownBy: [[ATTACKS, 'root of a user namespace']],
+    shownBy: [
+      [ATTACKS, 'root of a user namespace'],
+      ['e2e/local-selectors.test.ts', 'for a container: the one that root made, not one that a user called so'],
+      ['e2e/local-selectors.test.ts', 'what a user in namespaces of his own is shown by'],
+    ],
   },
   {
     weakness: 'root by number alone',
