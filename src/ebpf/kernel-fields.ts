@@ -41,6 +41,15 @@ export interface ExecutableFields {
   readonly inodeNumber: KernelField
   readonly superBlock: KernelField
   readonly device: KernelField
+  /** `undefined` where this kernel keeps it in another way. */
+  readonly version?: VersionFields | undefined
+}
+
+/** What tells one inode from another of the same number: when it was last changed, and its size. */
+export interface VersionFields {
+  readonly seconds: KernelField
+  readonly nanoseconds: KernelField
+  readonly size: KernelField
 }
 
 /** `task->nsproxy->mnt_ns->ns.inum`. */
@@ -92,6 +101,7 @@ export function readKernelFields(btf: Btf): { fields: KernelFields; missing: str
       inodeNumber: field('inode', 'i_ino'),
       superBlock: field('inode', 'i_sb'),
       device: field('super_block', 's_dev'),
+      version: readVersionFields(field, missing),
     })),
     mountNamespace: group('mount namespace', () => ({
       nsproxy: field('task_struct', 'nsproxy'),
@@ -105,6 +115,38 @@ export function readKernelFields(btf: Btf): { fields: KernelFields; missing: str
     })),
   }
   return { fields, missing }
+}
+
+/** Where the change time of an inode is: since Linux 6.11, 6.6, and before. */
+const CHANGE_TIMES: readonly (readonly [seconds: readonly string[], nanoseconds: readonly string[]])[] = [
+  [['i_ctime_sec'], ['i_ctime_nsec']],
+  [
+    ['__i_ctime', 'tv_sec'],
+    ['__i_ctime', 'tv_nsec'],
+  ],
+  [
+    ['i_ctime', 'tv_sec'],
+    ['i_ctime', 'tv_nsec'],
+  ],
+]
+
+function readVersionFields(
+  field: (struct: string, ...path: string[]) => KernelField,
+  missing: string[],
+): VersionFields | undefined {
+  for (const [seconds, nanoseconds] of CHANGE_TIMES) {
+    try {
+      const [time, fraction] = [field('inode', ...seconds), field('inode', ...nanoseconds)]
+      return { seconds: time, nanoseconds: fraction, size: field('inode', 'i_size') }
+    } catch (error) {
+      if (!(error instanceof BtfError) || error.code !== 'BTF_NO_MEMBER') throw error
+      // Another kernel's names: the next may be this one's.
+    }
+  }
+  missing.push(
+    'change time of executables: rules on executables match nothing on btrfs and on overlays of file systems',
+  )
+  return undefined
 }
 
 function readPidFields(btf: Btf, field: (struct: string, ...path: string[]) => KernelField): PidFields {

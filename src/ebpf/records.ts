@@ -1,7 +1,7 @@
 /**
  * The bytes that the kernel programs and the agent exchange: who connected, and the keys it is filed under.
  *
- * Record, 104 bytes. Numbers are little-endian; "net" marks network byte order, as the socket layer keeps it.
+ * Record, 120 bytes. Numbers are little-endian; "net" marks network byte order, as the socket layer keeps it.
  *
  *      0  netnsCookie       u64       network namespace of the socket
  *      8  destination       u32 net   where the caller wanted to go: address
@@ -20,10 +20,12 @@
  *     64  mountNamespace    u32       inode numbers, 0 = not known
  *     68  userNamespace     u32
  *     72  pidNamespace      u32
- *     76  (zero)            u32
+ *     76  exeChangedNs      u32       change time of the executable, nanoseconds of the second; zero with the next = not known
  *     80  recordedAtNs      u64       CLOCK_MONOTONIC at connect
  *     88  comm              16 bytes  name of the calling thread, zero-terminated
- *    104
+ *    104  exeChangedSeconds u64       and seconds since the epoch
+ *    112  exeSizeBytes      u64       zero when the change time is not known
+ *    120
  *
  * Policy key, 8 bytes: bytes 8 to 15 of a record whose flags are still zero: {destination, destinationPort, 0}.
  * Listener, 8 bytes: bytes 16 to 23: {listener, listenerPort, 0}.
@@ -53,11 +55,14 @@ export const RECORD = {
   mountNamespace: 64,
   userNamespace: 68,
   pidNamespace: 72,
+  exeChangedNs: 76,
   recordedAtNs: 80,
   comm: 88,
+  exeChangedSeconds: 104,
+  exeSizeBytes: 112,
 } as const
 
-export const RECORD_BYTES = 104
+export const RECORD_BYTES = 120
 export const COMM_BYTES = 16
 export const POLICY_KEY_BYTES = 8
 export const LISTENER_BYTES = 8
@@ -88,6 +93,10 @@ export interface ConnectionRecord {
   readonly exeInode: bigint
   /** As in `fs.Stats.dev`; 0 when not known. */
   readonly exeDevice: number
+  /** As in `fs.BigIntStats.ctimeNs`; 0 when not known. */
+  readonly exeChangedAtNs: bigint
+  /** As in `fs.BigIntStats.size`; 0 when not known. */
+  readonly exeSizeBytes: bigint
   readonly cgroupId: bigint
   /** Inode numbers as in /proc/PID/ns; 0 when not known. */
   readonly mountNamespace: number
@@ -111,6 +120,8 @@ export interface RawRecord extends ConnectionRecord {
 export function monotonicNowNs(): bigint {
   return process.hrtime.bigint()
 }
+
+const NS_PER_SECOND = 1_000_000_000n
 
 /** /proc counts start times in ticks of 10 ms on every architecture we run on. Source: asm-generic/param.h, USER_HZ. */
 const NS_PER_TICK = 10_000_000n
@@ -211,6 +222,9 @@ export function decodeRecord(bytes: Buffer): RawRecord {
     startTimeNs: bytes.readBigUInt64LE(RECORD.startTimeNs),
     exeInode: bytes.readBigUInt64LE(RECORD.exeInode),
     exeDevice: statDevice(bytes.readUInt32LE(RECORD.exeDevice)),
+    exeChangedAtNs:
+      bytes.readBigUInt64LE(RECORD.exeChangedSeconds) * NS_PER_SECOND + BigInt(bytes.readUInt32LE(RECORD.exeChangedNs)),
+    exeSizeBytes: bytes.readBigUInt64LE(RECORD.exeSizeBytes),
     cgroupId: bytes.readBigUInt64LE(RECORD.cgroupId),
     mountNamespace: bytes.readUInt32LE(RECORD.mountNamespace),
     userNamespace: bytes.readUInt32LE(RECORD.userNamespace),
@@ -234,6 +248,9 @@ export function encodeRecord(record: RawRecord): Buffer {
   bytes.writeUInt32LE(record.uid, RECORD.uid)
   bytes.writeUInt32LE(record.gid, RECORD.gid)
   bytes.writeUInt32LE(kernelDevice(record.exeDevice), RECORD.exeDevice)
+  bytes.writeBigUInt64LE(record.exeChangedAtNs / NS_PER_SECOND, RECORD.exeChangedSeconds)
+  bytes.writeUInt32LE(Number(record.exeChangedAtNs % NS_PER_SECOND), RECORD.exeChangedNs)
+  bytes.writeBigUInt64LE(record.exeSizeBytes, RECORD.exeSizeBytes)
   bytes.writeBigUInt64LE(record.startTimeNs, RECORD.startTimeNs)
   bytes.writeBigUInt64LE(record.exeInode, RECORD.exeInode)
   bytes.writeBigUInt64LE(record.cgroupId, RECORD.cgroupId)

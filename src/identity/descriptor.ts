@@ -9,10 +9,13 @@
 
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 
-/** What tells a file from all others: `device` and `inode` as stat(2) gives them. */
+/** What tells a file from all others: `device` and `inode` as stat(2) gives them, when it last changed, and its size. */
 export interface FileId {
   readonly inode: bigint
   readonly device: bigint
+  /** Nanoseconds since the epoch. Only the kernel sets it, and only to now. */
+  readonly changedAtNs: bigint
+  readonly sizeBytes: bigint
 }
 
 export interface FileStat extends FileId {
@@ -52,8 +55,8 @@ const NO_MOUNT = -1
 
 /** Asks the file system about the file behind `fd`: only if it is known to be a local one. @throws Error from fstat(2) */
 export function statFile(fd: number): FileStat {
-  const { ino, dev, nlink } = fstatSync(fd, { bigint: true })
-  return { inode: ino, device: dev, links: nlink }
+  const { ino, dev, nlink, ctimeNs, size } = fstatSync(fd, { bigint: true })
+  return { inode: ino, device: dev, links: nlink, changedAtNs: ctimeNs, sizeBytes: size }
 }
 
 /** Reads at most `maxBytes` from the start of a file. @throws Error from open(2) or read(2) */

@@ -92,7 +92,8 @@ function nameOnHostMount(executable: Executable, mount: Mount, record: Connectio
   const inode = isLocal ? stat?.inode : executable.inode
   if (inode !== record.exeInode || statDevice(mount.kernelDevice) !== record.exeDevice) return REPLACED
   if (stat !== undefined && !isRecorded(stat, record)) {
-    return unknown(`the executable lies on ${mount.fileSystem}, where files can share an inode number`)
+    const shared = `lies on ${mount.fileSystem}, where files can share an inode number`
+    return unknown(`the executable ${shared}, and is not of the recorded time and size`)
   }
   const seen = executable.path()
   if (seen === undefined) return unknown('the executable cannot be read')
@@ -125,10 +126,15 @@ function isLocalMount({ fileSystem }: Mount): boolean {
 /**
  * Tells whether stat(2) agrees with the record, which holds the inode number and the device of the whole file system.
  * Where a file system has several sets of inode numbers (subvolumes of btrfs, layers of overlay) stat gives each set a
- * device of its own: they differ, and the record can mean several files.
+ * device of its own: they differ, and the numbers can mean several files. There the recorded change time and size have to be
+ * the same as well: nobody can give a file of his own the time of another one's last change, and files that an image brought,
+ * which may all have one time, differ in size.
  */
 function isRecorded(file: FileId, record: ConnectionRecord): boolean {
-  return file.inode === record.exeInode && file.device === BigInt(record.exeDevice)
+  if (file.inode !== record.exeInode) return false
+  if (file.device === BigInt(record.exeDevice)) return true
+  const { exeChangedAtNs, exeSizeBytes } = record
+  return exeChangedAtNs !== 0n && file.changedAtNs === exeChangedAtNs && file.sizeBytes === exeSizeBytes
 }
 
 /**
@@ -149,12 +155,18 @@ export function isRecordedLocalFile(
   for (const mount of allMounts(host)) {
     if (mount.id === executable.mountId) device = mount.kernelDevice
     isLocal ||= statDevice(mount.kernelDevice) === record.exeDevice && isLocalMount(mount)
+    if (isLocal && device !== undefined) break
   }
   if (!isLocal) return false
-  for (const mount of ownMounts) if (mount.id === executable.mountId) device ??= mount.kernelDevice
+  if (device === undefined) device = findMount(executable.mountId, ownMounts)?.kernelDevice
   if (device === undefined || statDevice(device) !== record.exeDevice) return false
   const stat = executable.stat()
   return stat !== undefined && isRecorded(stat, record)
+}
+
+function findMount(id: number, mounts: Iterable<Mount>): Mount | undefined {
+  for (const mount of mounts) if (mount.id === id) return mount
+  return undefined
 }
 
 function* allMounts(host: HostFiles): Generator<Mount, void> {

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { reasonToSkip } from '../kernel/lab.ts'
+import { reasonToSkip, SLOWNESS } from '../kernel/lab.ts'
 import { startAttack } from './attacks/attacker.ts'
 import { NOBODY } from './attacks/stage.ts'
 import { createMachine, type Machine, reasonForNoNamespaces, waitFor } from './machine.ts'
@@ -16,7 +16,7 @@ const SWITCHED_ON = Buffer.from(JSON.stringify({ id: 'on', useLocalFileRules: tr
 
 const skip = reasonToSkip() ?? false
 
-describe('local rules can ask', { skip, timeout: 120_000 }, () => {
+describe('local rules can ask', { skip, timeout: 120_000 * SLOWNESS }, () => {
   let machine: Machine
   /** Path of the lab's cgroup from the root of the tree. */
   let top: string

@@ -278,6 +278,39 @@ describe('readKernelFields()', () => {
     assert.match(missing[0]!, /^start time: Cannot use task_struct.group_leader: 8 bytes at offset 40000$/)
   })
 
+  for (const [situation, members, changed] of [
+    ['Linux 6.11', ['i_ctime_sec', 'i_ctime_nsec'], { seconds: 24, nanoseconds: 32 }],
+    ['Linux 6.6', ['__i_ctime'], { seconds: 24, nanoseconds: 32 }],
+    ['Linux 5.10', ['i_ctime'], { seconds: 24, nanoseconds: 32 }],
+    ['a kernel that keeps it elsewhere', ['i_other'], undefined],
+  ] as const) {
+    test(`finds the change time of an inode on ${situation}`, () => {
+      const times =
+        members.length === 2
+          ? members.map((name, i) => [name, 2, 192 + 64 * i] as const)
+          : [[members[0], 8, 192] as const]
+      const blob = new Blob()
+        .type(PTR!, '', 0)
+        .type(INT!, 'u64', 8, 64)
+        .struct(STRUCT!, 'task_struct', 64, [['mm', 1, 0]])
+        .struct(STRUCT!, 'mm_struct', 64, [['exe_file', 1, 0]])
+        .struct(STRUCT!, 'file', 64, [['f_inode', 1, 0]])
+        .struct(STRUCT!, 'super_block', 64, [['s_dev', 2, 0]])
+        .struct(STRUCT!, 'inode', 64, [['i_ino', 2, 0], ['i_sb', 1, 64], ['i_size', 2, 128], ...times])
+        .struct(STRUCT!, 'timespec64', 16, [
+          ['tv_sec', 2, 0],
+          ['tv_nsec', 2, 64],
+        ])
+      const { fields, missing } = readKernelFields(parseBtf(blob.bytes()))
+      const found = fields.executable?.version
+      assert.deepEqual(found && { seconds: found.seconds.offset, nanoseconds: found.nanoseconds.offset }, changed)
+      assert.equal(
+        missing.some((what) => what.startsWith('change time of executables')),
+        changed === undefined,
+      )
+    })
+  }
+
   const skip = existsSync(VMLINUX) ? false : `needs ${VMLINUX}, which this kernel does not offer`
   test('finds every field in the running kernel', { skip }, () => {
     const btf = parseBtf(readFileSync(VMLINUX))

@@ -32,6 +32,7 @@ const FIELDS: KernelFields = {
     inodeNumber: at(1124),
     superBlock: at(1132),
     device: at(1140, 4),
+    version: { seconds: at(1144), nanoseconds: at(1152, 4), size: at(1160) },
   },
   mountNamespace: { nsproxy: at(1200), mountNamespace: at(1208), inum: at(1216, 4) },
   userNamespace: { cred: at(1300), userNamespace: at(1308), inum: at(1316, 4) },

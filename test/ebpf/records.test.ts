@@ -31,6 +31,8 @@ const fields = {
   startTimeNs: u64,
   exeInode: u64,
   exeDevice: u32,
+  exeChangedAtNs: u64,
+  exeSizeBytes: u64,
   cgroupId: u64,
   mountNamespace: u32,
   userNamespace: u32,
@@ -52,6 +54,8 @@ const EXAMPLE: RawRecord = {
   startTimeNs: 0x40n,
   exeInode: 0x48n,
   exeDevice: 0xfd01,
+  exeChangedAtNs: 0x104n * 1_000_000_000n + 0x76n,
+  exeSizeBytes: 0x112n,
   cgroupId: 0x56n,
   mountNamespace: 0x64,
   userNamespace: 0x68,
@@ -87,16 +91,18 @@ describe('records', () => {
       '64000000', // 64 mountNamespace
       '68000000', // 68 userNamespace
       '72000000', // 72 pidNamespace
-      '00000000', // 76 zero
+      '76000000', // 76 exeChangedNs
       '8000000000000000', // 80 recordedAtNs
       '6375726c000000000000000000000000', // 88 comm
+      '0401000000000000', // 104 exeChangedSeconds
+      '1201000000000000', // 112 exeSizeBytes
     ]
     assert.equal(bytes.toString('hex'), want.join(''))
   })
 
   test('decodeRecord() reads a comm without end and one that is not UTF-8', () => {
     const bytes = encodeRecord(EXAMPLE)
-    bytes.fill('x', 88)
+    bytes.fill('x', 88, 104)
     assert.equal(decodeRecord(bytes).comm, 'x'.repeat(16))
     bytes.fill(0xff, 88, 90)
     bytes.fill(0, 90)

@@ -129,15 +129,27 @@ const SITUATIONS: readonly Situation[] = [
     host: withMounts(),
     expected: REPLACED,
   },
-  {
-    situation: 'lies on btrfs, where each subvolume counts its own inodes',
-    executable: { stat: { ...CURL_FILE, device: 0x2fn } },
+  ...(
+    [
+      ['and is of the recorded time and size', {}, {}, true],
+      ['and changed at another time', { changedAtNs: RECORD.exeChangedAtNs + 1n }, {}, false],
+      ['and is of another size', { sizeBytes: RECORD.exeSizeBytes + 1n }, {}, false],
+      ['and neither is recorded', { changedAtNs: 0n, sizeBytes: 0n }, { exeChangedAtNs: 0n, exeSizeBytes: 0n }, false],
+    ] as const
+  ).map(([how, file, record, isKnown]) => ({
+    situation: `lies on btrfs, where each subvolume counts its own inodes, ${how}`,
+    executable: { stat: { ...CURL_FILE, device: 0x2fn, ...file } },
+    record,
     host: {
       mounts: { host: [mount({ fileSystem: 'btrfs', root: '/@' })], agent: AGENT_MOUNTS },
       files: 'never',
-    },
-    expected: unknown('the executable lies on btrfs, where files can share an inode number'),
-  },
+    } as const,
+    expected: isKnown
+      ? known('/usr/bin/curl')
+      : unknown(
+          'the executable lies on btrfs, where files can share an inode number, and is not of the recorded time and size',
+        ),
+  })),
   {
     situation: 'was moved out of its mount: the path says nothing',
     executable: { mountId: 50, path: '/usr/sbin/tool' },
@@ -223,15 +235,18 @@ const SITUATIONS: readonly Situation[] = [
     host: { way: 60 },
     expected: notProven('/usr/bin/curl'),
   },
-  {
-    situation: 'is the file of the host on a btrfs disk, in a sandbox',
-    executable: { mountId: FOREIGN_MOUNT, stat: 'never' },
+  ...[
+    { what: 'the file', file: {}, expected: known('/usr/bin/curl') },
+    { what: 'another file of the same number', file: { changedAtNs: 1n }, expected: notProven('/usr/bin/curl') },
+  ].map(({ what, file, expected }) => ({
+    situation: `is ${what} of the host on a btrfs disk, in a sandbox`,
+    executable: { mountId: FOREIGN_MOUNT, stat: 'never' } as const,
     host: {
       mounts: { host: [mount({ fileSystem: 'btrfs' })], agent: [] },
-      files: { host: { '/usr/bin/curl': { ...CURL_FILE, device: 0x2fn } }, agent: {} },
+      files: { host: { '/usr/bin/curl': { ...CURL_FILE, device: 0x2fn, ...file } }, agent: {} },
     },
-    expected: notProven('/usr/bin/curl'),
-  },
+    expected,
+  })),
   {
     situation: 'lies on the topmost of two mounts at one place',
     executable: { mountId: FOREIGN_MOUNT, path: '/data/curl', stat: 'never' },

@@ -236,7 +236,7 @@ const opened = (set: Parameters<typeof fakeExecutable>[0] = {}) => ({ ...fakeExe
 
 /** The root of a container, which process 1 sees elsewhere, under another number. */
 const CONTAINER_ROOT = mount({ id: FOREIGN_MOUNT, kernelDevice: 0x30, fileSystem: 'overlay' })
-const CONTAINER_FILE = { inode: 77n, device: 0x30n, links: 1n }
+const CONTAINER_FILE = { ...CURL_FILE, device: 0x30n }
 const WITH_CONTAINER = { host: [...HOST_MOUNTS, mount({ ...CONTAINER_ROOT, id: 60, mountPoint: '/run/c' })], agent: [] }
 
 for (const { situation, executable, record, ownMounts, hostMounts, isHashed } of [
@@ -271,7 +271,7 @@ for (const { situation, executable, record, ownMounts, hostMounts, isHashed } of
   },
   {
     situation: 'a file whose inode number another one may have',
-    executable: opened({ stat: { ...CURL_FILE, device: 0x2fn } }),
+    executable: opened({ stat: { ...CURL_FILE, device: 0x2fn, changedAtNs: 1n } }),
     isHashed: false,
   },
 ] as const) {

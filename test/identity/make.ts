@@ -25,6 +25,8 @@ export const RECORD: ConnectionRecord = {
   startTimeNs: 123_456_789_012n,
   exeInode: 77n,
   exeDevice: 0xfe01,
+  exeChangedAtNs: 1_700_000_000_000_000_042n,
+  exeSizeBytes: 250_000n,
   cgroupId: 5n,
   mountNamespace: HOST_MOUNT,
   userNamespace: INITIAL_USER_NAMESPACE,
@@ -35,7 +37,13 @@ export const RECORD: ConnectionRecord = {
 }
 
 export const START_TICKS = startTicks(RECORD.startTimeNs)
-export const CURL_FILE: FileStat = { inode: 77n, device: 0xfe01n, links: 1n }
+export const CURL_FILE: FileStat = {
+  inode: 77n,
+  device: 0xfe01n,
+  links: 1n,
+  changedAtNs: RECORD.exeChangedAtNs,
+  sizeBytes: RECORD.exeSizeBytes,
+}
 
 /** The number of no mount that process 1 or the agent has. */
 export const FOREIGN_MOUNT = 900

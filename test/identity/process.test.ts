@@ -45,7 +45,13 @@ test('open() sees start, executable and arguments of a process', async (t) => {
   const executable = view.executable()
   assert.equal(executable?.path(), SLEEP)
   assert.equal(executable?.inode, stat.ino)
-  assert.deepEqual(executable?.stat(), { inode: stat.ino, device: stat.dev, links: stat.nlink })
+  assert.deepEqual(executable?.stat(), {
+    inode: stat.ino,
+    device: stat.dev,
+    links: stat.nlink,
+    changedAtNs: stat.ctimeNs,
+    sizeBytes: stat.size,
+  })
   assert.equal(view.commandLine()?.toString(), 'an argument zero\0' + '60\0')
   // Field 22 counted by hand: the name of this process has neither blanks nor parentheses.
   const fields = readFileSync(`/proc/${child.pid}/stat`, 'latin1').split(' ')

@@ -23,6 +23,8 @@ export interface ToldRecord {
   readonly startTimeNs: string
   readonly exeInode: string
   readonly exeDevice: number
+  readonly exeChangedAtNs: string
+  readonly exeSizeBytes: string
   readonly cgroupId: string
   readonly mountNamespace: number
   readonly userNamespace: number

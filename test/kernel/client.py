@@ -7,7 +7,11 @@ options = dict(argument.split('=', 1) for argument in sys.argv[3:])
 protocol = options.get('proto', 'tcp')
 family = socket.AF_INET6 if options.get('family') == '6' else socket.AF_INET
 kind = socket.SOCK_DGRAM if protocol == 'udp' else socket.SOCK_STREAM
-sock = socket.socket(family, kind, 262 if protocol == 'mptcp' else 0)
+try:
+    sock = socket.socket(family, kind, 262 if protocol == 'mptcp' else 0)
+except OSError as error:
+    print(json.dumps({'error': error.strerror}))
+    sys.exit()
 sock.settimeout(5)
 if 'source' in options:
     source, _, source_port = options['source'].rpartition(':')

@@ -12,7 +12,7 @@ import { after, before, describe, test } from 'node:test'
 import { fdOfSocket, isConnected } from '../../src/sys/socket.ts'
 import { type Attack, attack, NOBODY, sourceOf } from '../e2e/attacks/stage.ts'
 import { type Agent, connect, PYTHON, startAgent, startHost, type ToldRecord } from './agent.ts'
-import { createLab, type Lab, reasonToSkip } from './lab.ts'
+import { createLab, isKernelSince, type Lab, reasonToSkip, SLOWNESS } from './lab.ts'
 
 /** What the listener saw, in the order of accepting. */
 interface Accepted {
@@ -31,7 +31,7 @@ for (const kernel of [
   { name: 'a kernel without socket storage', without: ['haveSocketStorage'] },
   { name: 'a kernel without netns in sock_ops', without: ['haveSockopsNetns'] },
 ] as const) {
-  describe(`records on ${kernel.name}`, { skip, timeout: 30_000 }, () => {
+  describe(`records on ${kernel.name}`, { skip, timeout: 30_000 * SLOWNESS }, () => {
     let lab: Lab
     let agent: Agent
 
@@ -55,8 +55,12 @@ for (const kernel of [
       })
     const counter = async (name: string) => Number((await agent.ask<Record<string, string>>({ do: 'counters' }))[name])
 
-    test('a living half whose client timed out takes nothing of who dials from its port', async () => {
+    test('a living half whose client timed out takes nothing of who dials from its port', async (t) => {
       const outcome = await attackFrom(45_101, 'orphan.py')
+      if (outcome.left === undefined && !isKernelSince(6, 1)) {
+        await agent.ask({ do: 'accepted' })
+        return t.skip('on this kernel the listener hears of the time-out: nothing is left')
+      }
       assert.deepEqual([outcome.left, outcome.dialling], ['ESTABLISHED', 'SYN_SENT'])
       assert.equal(outcome.root.answer, 'HTTP/1.1 200 OK')
       const [orphan, root, ...more] = await agent.ask<Accepted[]>({ do: 'accepted' })

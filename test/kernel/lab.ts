@@ -9,6 +9,7 @@
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findCgroup } from '../../src/ebpf/cgroup.ts'
@@ -16,8 +17,11 @@ import { findCgroup } from '../../src/ebpf/cgroup.ts'
 /** Put on `lo` of every namespace of a lab, besides 127.0.0.0/8. */
 const METADATA_ADDRESSES = ['169.254.169.254', '168.63.129.16'] as const
 
+/** How many times slower than usual this machine is; a time bound is multiplied by it. An emulated one says 8. */
+export const SLOWNESS = Number(process.env.TEST_SLOWNESS ?? 1)
+
 /** How long a child has to end after SIGKILL before the lab gives up on its cgroup. */
-const EMPTY_WITHIN_MS = 2_000
+const EMPTY_WITHIN_MS = 2_000 * SLOWNESS
 
 /** The signals by which a test run is ended early; without a listener they skip the exit handlers. */
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
@@ -71,6 +75,14 @@ export function reasonToSkip(): string | undefined {
   return undefined
 }
 
+/** Tells whether the running kernel is of this version or a later one. */
+export function isKernelSince(major: number, minor: number): boolean {
+  const [ours = 0, oursMinor = 0] = release()
+    .split('.')
+    .map((part) => Number.parseInt(part, 10))
+  return ours > major || (ours === major && oursMinor >= minor)
+}
+
 let labs = 0
 
 /** Makes a lab. @throws Error when the machine does not allow it; see `reasonToSkip()` */
@@ -105,7 +117,7 @@ class RealLab implements Lab {
     const child = this.spawn(command, args, options)
     child.stdin.on('error', () => {}) // a command may end without reading its input
     child.stdin.end(options.input ?? '')
-    const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 20_000)
+    const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 20_000 * SLOWNESS)
     const output = Promise.all([readAll(child.stdout), readAll(child.stderr)])
     const [code] = (await once(child, 'close')) as [number | null]
     clearTimeout(timer)

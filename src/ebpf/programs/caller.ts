@@ -5,11 +5,11 @@
  * leaves just that part zero. Nothing in here can fail the connect.
  */
 
-import { mov64, shiftRight64 } from '../asm/alu.ts'
+import { and32, mov64, shiftRight64 } from '../asm/alu.ts'
 import { FP, type Line, label, R0, R1, R2, R7, R8, R9 } from '../asm/instruction.ts'
 import { call, jump, jumpLt32, jumpNe32 } from '../asm/jump.ts'
 import { Double, load, stackAddress, store, Word } from '../asm/load-store.ts'
-import type { KernelField, KernelFields, PidFields } from '../kernel-fields.ts'
+import type { KernelField, KernelFields, PidFields, VersionFields } from '../kernel-fields.ts'
 import { COMM_BYTES, RECORD } from '../records.ts'
 import type { PidView, ProgramOptions, TaskReader } from './program.ts'
 import { STACK } from './stack.ts'
@@ -51,7 +51,7 @@ export function identifyCaller({ fields, taskReader }: Pick<ProgramOptions, 'fie
  * Emits the description of the caller.
  *
  * In:       the record on the stack, its caller part zeroed; selfKey
- * Out:      record.{pid, uid, gid, exeDevice, startTimeNs, exeInode, cgroupId, *Namespace, comm}
+ * Out:      record.{pid, uid, gid, exeDevice, startTimeNs, exeInode, exeChanged*, exeSizeBytes, cgroupId, *Namespace, comm}
  * Ledger:   r7 = current task · r8 = the pointer being followed · r9 = a number on its way to the record
  * Clobbers: r0 to r5, r7, r8, r9
  */
@@ -172,10 +172,27 @@ function readExecutable(reader: TaskReader, fields: NonNullable<KernelFields['ex
     ...followPointers(reader, R8, R7, toInode, 'executable done'), // r8 = current->mm->exe_file->f_inode
     ...readField(reader, R9, R8, fields.inodeNumber), // r9 = r8->i_ino
     store(FP, STACK.record + RECORD.exeInode, R9, Double), // record.exeInode = r9
+    ...(fields.version ? readVersion(reader, fields.version) : []),
     ...followPointers(reader, R8, R8, [fields.superBlock], 'executable done'), // r8 = r8->i_sb
     ...readField(reader, R9, R8, fields.device), // r9 = r8->s_dev
     store(FP, STACK.record + RECORD.exeDevice, R9, Word), // record.exeDevice = r9
     label('executable done'),
+  ]
+}
+
+/**
+ * `record.exeChanged = {r8->i_ctime_sec, r8->i_ctime_nsec & 0x7fffffff}`, `record.exeSizeBytes = r8->i_size`. Since Linux 6.13
+ * the kernel keeps a mark of its own in the highest bit. Source: include/linux/fs.h, I_CTIME_QUERIED.
+ */
+function readVersion(reader: TaskReader, { seconds, nanoseconds, size }: VersionFields): Line[] {
+  return [
+    ...readField(reader, R9, R8, seconds), // r9 = r8->i_ctime_sec
+    store(FP, STACK.record + RECORD.exeChangedSeconds, R9, Double),
+    ...readField(reader, R9, R8, nanoseconds), // r9 = r8->i_ctime_nsec
+    and32(R9, 0x7fff_ffff),
+    store(FP, STACK.record + RECORD.exeChangedNs, R9, Word),
+    ...readField(reader, R9, R8, size), // r9 = r8->i_size
+    store(FP, STACK.record + RECORD.exeSizeBytes, R9, Double),
   ]
 }
 

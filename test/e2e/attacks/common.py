@@ -43,3 +43,28 @@ def attempt(action):
         return action()
     except OSError as error:
         return errno.errorcode.get(error.errno, str(error))
+
+def turn_into(mine, who, path, before=':'):
+    """Starts `mine`, a copy of python that connects and asks, runs the shell command `before` and becomes the curl at `path`,
+    which waits. Gives its pid and the socket when it has."""
+    sock = socket.socket()
+    sock.set_inheritable(True)
+    into, _ = os.pipe()
+    os.set_inheritable(into, True)
+    becoming = f'{before} && exec {path} --config -'
+    source = f"""
+import os, socket
+sock = socket.socket(fileno={sock.fileno()})
+sock.connect({IMDS})
+sock.sendall({request(who)!r})
+os.dup2({into}, 0)
+os.execv('/bin/sh', ['sh', '-c', {becoming!r}])
+"""
+    child = os.fork()
+    if child == 0:
+        os.execv(mine, ['python3', '-c', source])
+    end = time.time() + 60
+    while open(f'/proc/{child}/cmdline').read() != f'{path}\0--config\0-\0':
+        assert time.time() < end
+        time.sleep(0.01)
+    return child, sock
