@@ -19,11 +19,12 @@ interface Bench {
 
 const BENCHES: readonly Bench[] = [
   { name: 'rules', shows: 'compiling rules, and deciding by them' },
+  { name: 'attribution', shows: 'knowing who connected, from connect(2) to the caller; as root' },
   { name: 'proxy', shows: 'the executable between wrk and nginx, against direct and plain nginx', needsBuild: true },
 ]
 
 function usage(): string {
-  const list = BENCHES.map(({ name, shows }) => `  ${name.padEnd(10)} ${shows}\n`)
+  const list = BENCHES.map(({ name, shows }) => `  ${name.padEnd(12)} ${shows}\n`)
   return `Usage: npm run bench [-- NAME [OPTIONS]]\n\n${list.join('')}\nOptions of one: npm run bench -- NAME --help\n`
 }
 
