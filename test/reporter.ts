@@ -8,7 +8,7 @@ import { relative } from 'node:path'
 import { inspect } from 'node:util'
 
 /** The parts of the runner's events that are read here. */
-interface TestEvent {
+export interface TestEvent {
   readonly type: string
   readonly data: {
     readonly name: string
@@ -24,7 +24,7 @@ interface TestEvent {
   }
 }
 
-type TestError = Error & { readonly cause?: unknown; readonly failureType?: string }
+export type TestError = Error & { readonly cause?: unknown; readonly failureType?: string }
 
 interface FileCount {
   passed: number

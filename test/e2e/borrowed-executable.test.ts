@@ -83,7 +83,9 @@ const IMPOSTORS: readonly Impostor[] = [
   },
   {
     how: 'laid over the directory by an overlay',
-    script: inside('mount -t overlay none -o "lowerdir=$tree/usr/bin:/usr/bin" /usr/bin; exec "$target" "$@"'),
+    script: inside(
+      'mount -t overlay none -o "lowerdir=$tree/usr/bin:/usr/bin" /usr/bin || { echo refused; exit; }; exec "$target" "$@"',
+    ),
     unknown: NEVER_STARTED,
   },
   {
@@ -162,9 +164,12 @@ describe('the executable that a rule names is the file of the host', () => {
   }
 
   for (const { how, script, mounts, unknown } of IMPOSTORS) {
-    test(`an impostor may not: ${how}`, { skip: needsNamespaces(script) }, async () => {
+    test(`an impostor may not: ${how}`, { skip: needsNamespaces(script) }, async (t) => {
       const before = connectionLog().length
-      assert.equal(await run(script, USER, mounts), '403')
+      const status = await run(script, USER, mounts)
+      // An overlay is for root alone before Linux 5.11.
+      if (/^refused/.test(status)) return t.skip('users may not make such mounts here')
+      assert.equal(status, '403')
       const added = () => connectionLog().slice(before)
       await waitFor(() => added().includes('Request denied'), 'the log', added)
       const said = /The executable is unknown: (.*)/.exec(added())?.[1]

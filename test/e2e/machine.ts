@@ -14,7 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChannelRules } from '../fabric/channel.ts'
 import { FabricClient } from '../fabric/control-client.ts'
 import type { RecordedRequest } from '../fabric/records.ts'
-import { createLab, type Lab, type RunOptions, type RunResult } from '../kernel/lab.ts'
+import { createLab, type Lab, type RunOptions, type RunResult, SLOWNESS } from '../kernel/lab.ts'
 
 export const ROOT = dirname(dirname(import.meta.dirname))
 
@@ -144,7 +144,7 @@ export class Machine implements AsyncDisposable {
   }
 
   /** Waits until the agent has declared provisioning finished without error. */
-  async waitUntilProvisioned(timeoutMs = 15_000): Promise<void> {
+  async waitUntilProvisioned(timeoutMs = 15_000 * SLOWNESS): Promise<void> {
     const tag = join(this.folder, 'keys', 'status.tag')
     // A tag of an earlier run on this machine does not count.
     const isDone = () =>
@@ -233,7 +233,7 @@ export async function waitFor(
   condition: () => boolean | Promise<boolean>,
   what: string,
   context: () => string = () => '',
-  timeoutMs = 15_000,
+  timeoutMs = 15_000 * SLOWNESS,
 ): Promise<void> {
   const endMs = performance.now() + timeoutMs
   while (!(await condition())) {

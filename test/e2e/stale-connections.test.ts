@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { reasonToSkip } from '../kernel/lab.ts'
+import { reasonToSkip, SLOWNESS } from '../kernel/lab.ts'
 import { startAttack } from './attacks/attacker.ts'
 import { NOBODY } from './attacks/stage.ts'
 import { createMachine, waitFor } from './machine.ts'
@@ -13,7 +13,7 @@ const RULES = { wireserver: AUDIT, imds: AUDIT }
 
 const skip = reasonToSkip() ?? false
 
-describe('a connection from before the agent started', { skip, timeout: 60_000 }, () => {
+describe('a connection from before the agent started', { skip, timeout: 60_000 * SLOWNESS }, () => {
   for (const row of [
     { what: 'is told', config: {}, second: { status: 200 }, fate: /left as it is/ },
     {

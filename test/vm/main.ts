@@ -1,5 +1,6 @@
 /**
- * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named.
+ * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named; or, without the
+ * package, the tests of the kernel side on another kernel: `npm run test:vm -- --kernel NAME`.
  *
  * Builds the package and looks at it, makes a Debian root, and gives each group a machine of its own: a list of boots, each
  * with a script from inside/. Prints every check with its time; exits with 1 when one failed or a script did not come to its end.
@@ -9,6 +10,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bindCompareExchange, stripElf } from '../build/built.ts'
 import { type BootOptions, createMachine } from './boot.ts'
+import { buildExecutable, KERNELS, runKernel } from './kernels.ts'
 import { buildPackage, findDeb, makeTarballs, PACKAGE_FOLDER, ROOT } from './package.ts'
 import { PACKAGE_CHECKS } from './package-checks.ts'
 import { makeRoot, type Root, VM_FOLDER } from './root.ts'
@@ -43,14 +45,19 @@ const GROUPS: readonly Group[] = [
   },
 ]
 
-/** What every boot brings: the package and what its tests need of the source. */
-function payload(): BootOptions['files'] {
+/** Makes the runtime for machines, which has to start without libatomic as well. @returns its path */
+function makeRuntime(): string {
   mkdirSync(VM_FOLDER, { recursive: true })
-  // The runtime for the simulated host, which has to start without libatomic as well.
   const node = join(VM_FOLDER, 'node')
   const runtime = join(ROOT, 'node_modules', `node-linux-${process.arch}`, 'bin', 'node')
   writeFileSync(node, bindCompareExchange(stripElf(readFileSync(runtime))))
   chmodSync(node, 0o755)
+  return node
+}
+
+/** What every boot brings: the package and what its tests need of the source. */
+function payload(): BootOptions['files'] {
+  const node = makeRuntime()
   const deb = findDeb()
   const tree = Object.fromEntries(
     ['debian', 'test/fabric', 'node_modules/mri', 'package.json'].map((path) => [`tree/${path}`, join(ROOT, path)]),
@@ -102,7 +109,30 @@ function runPackageChecks(): boolean {
   return isGood
 }
 
+/** Reads `--kernel NAME`, which may be repeated. @returns the names, or what is wrong with them */
+function readKernels(words: readonly string[]): readonly string[] | string {
+  const names = words.flatMap((word, i) => {
+    if (word.startsWith('--kernel=')) return [word.slice('--kernel='.length)]
+    return words[i - 1] === '--kernel' ? [word] : []
+  })
+  const unknown = names.find((name) => !Object.hasOwn(KERNELS, name))
+  if (unknown === undefined && (names.length > 0 || !words.includes('--kernel'))) return names
+  return `'--kernel' takes one of ${Object.keys(KERNELS).join(', ')}`
+}
+
 async function main(words: readonly string[]): Promise<number> {
+  const kernels = readKernels(words)
+  if (typeof kernels === 'string') {
+    process.stderr.write(`${kernels}\n`)
+    return 2
+  }
+  if (kernels.length > 0) {
+    buildExecutable()
+    const runtime = makeRuntime()
+    const failed: string[] = []
+    for (const name of kernels) if (!(await runKernel(name, runtime))) failed.push(name)
+    return tellEnd(failed)
+  }
   const names = words.filter((word) => !word.startsWith('--'))
   const known = ['package', ...GROUPS.map(({ name }) => name)]
   const unknown = names.find((name) => !known.includes(name))
@@ -120,6 +150,10 @@ async function main(words: readonly string[]): Promise<number> {
   if (isWanted('package') && !runPackageChecks()) failed.push('package')
   const groups = GROUPS.filter(({ name }) => isWanted(name))
   if (groups.length > 0) failed.push(...(await runMachines(groups)))
+  return tellEnd(failed)
+}
+
+function tellEnd(failed: readonly string[]): number {
   process.stdout.write(failed.length === 0 ? '\nAll passed\n' : `\nFailed: ${failed.join(', ')}\n`)
   return failed.length === 0 ? 0 : 1
 }
