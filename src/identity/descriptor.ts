@@ -59,16 +59,19 @@ export function statFile(fd: number): FileStat {
   return { inode: ino, device: dev, links: nlink, changedAtNs: ctimeNs, sizeBytes: size }
 }
 
-/** Reads at most `maxBytes` from the start of a file. @throws Error from open(2) or read(2) */
+/** Most of what is read is far smaller than what it may be. */
+const SCRATCH = Buffer.allocUnsafeSlow(16 * 1024)
+
+/**
+ * Reads at most `maxBytes`, and 16 KiB, from the start of a file of /proc about one process or descriptor. One read is enough: the
+ * kernel makes the whole text before it gives any of it.
+ * @throws Error from open(2) or read(2)
+ * Source: kernel fs/seq_file.c, `seq_read_iter()`; fs/proc/base.c, `get_mm_cmdline()`.
+ */
 export function readStart(path: string, maxBytes: number): Buffer {
   const fd = openSync(path, constants.O_RDONLY)
   try {
-    const bytes = Buffer.allocUnsafe(maxBytes)
-    let length = 0
-    for (let read = -1; read !== 0 && length < maxBytes; length += read) {
-      read = readSync(fd, bytes, length, maxBytes - length, null)
-    }
-    return bytes.subarray(0, length)
+    return Buffer.from(SCRATCH.subarray(0, readSync(fd, SCRATCH, 0, Math.min(maxBytes, SCRATCH.length), null)))
   } finally {
     closeSync(fd)
   }

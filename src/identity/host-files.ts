@@ -14,7 +14,10 @@ import { attempt, type FileId, holdFile, O_PATH, readDescriptor, statFile } from
 export type Viewpoint = 'host' | 'agent'
 
 export interface HostFiles {
-  /** Goes through the mounts, which are read as far as somebody asks. Ends early where the table cannot be read. */
+  /**
+   * Goes through the mounts, that of the root directory first, the others read as far as somebody asks. One may come twice.
+   * Ends early where the table cannot be read.
+   */
   mounts(viewpoint: Viewpoint): Iterable<Mount>
   /**
    * Looks for the file at `path`.
@@ -32,13 +35,40 @@ const MAX_STEPS = 32
 
 /** Reads the running system. */
 export const hostFiles: HostFiles = {
-  mounts: (viewpoint) => readMountsIfThere(TABLE[viewpoint]),
+  *mounts(viewpoint) {
+    const root = rootMount(viewpoint)
+    if (root !== undefined) yield root
+    yield* readMountsIfThere(TABLE[viewpoint])
+  },
   fileAt(viewpoint, path, isSafe) {
     const names = path.split('/').slice(1)
     if (!path.startsWith('/') || names.length > MAX_STEPS || names.some((name) => /^\.{0,2}$/.test(name)))
       return undefined
     return attempt(() => walk(ROOT[viewpoint], names, isSafe))
   },
+}
+
+/** The mounts of the two roots, as they were found first. */
+const ROOT_MOUNTS = new Map<Viewpoint, Mount>()
+
+/**
+ * Finds the mount that a view's root directory is on, which has most executables. Looked for once: the descriptor is never
+ * closed, so that the mount, and its number, stay what they are; the table costs some 50 µs.
+ */
+function rootMount(viewpoint: Viewpoint): Mount | undefined {
+  const known = ROOT_MOUNTS.get(viewpoint)
+  if (known !== undefined) return known
+  return attempt(() => {
+    const fd = openSync(ROOT[viewpoint], O_PATH | constants.O_DIRECTORY)
+    const { mountId } = readDescriptor(fd)
+    for (const mount of readMountsIfThere(TABLE[viewpoint])) {
+      if (mount.id !== mountId || mount.mountPoint !== '/') continue
+      ROOT_MOUNTS.set(viewpoint, mount)
+      return mount
+    }
+    closeSync(fd)
+    return undefined
+  })
 }
 
 /** Reads a table of mounts as far as somebody asks. Without its table a view proves nothing: it ends. */

@@ -71,9 +71,6 @@ export function createProxyServer(
     // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
     allowHalfOpen: true,
     noDelay: true,
-    // Half of a pair that the kernel redirected may linger: a peer that vanished is noticed.
-    keepAlive: true,
-    keepAliveInitialDelay: 60_000,
   })
   server.maxConnections = options.maxConnections
 
