@@ -64,7 +64,8 @@ const USAGE = `Usage: npm run build [-- OPTIONS]
   --node VERSION     in place of the pinned one, for distributions that have a Node of their own: the version that runs
                      the build and that --runtime has. The tests then tell whether it will do.
   --entry FILE       program to build in (default: src/main.ts)
-  --out FILE         where the executable goes (default: dist/${NAME}); FILE.LICENSES.txt and FILE.cdx.json go beside it
+  --out FILE         where the executable goes (default: dist/${NAME}); FILE.LICENSES.txt and FILE.cdx.json go beside it,
+                     and for the program of its own FILE.schemas/, JSON Schemas for editors
   --help             this text
 `
 
@@ -118,6 +119,7 @@ export async function build(options = {}) {
     const sbom = `${out}.cdx.json`
     replaceFile(licenses, renderLicenses(project, runtime, packages))
     replaceFile(sbom, renderSbom(project, runtime, packages, arch, made))
+    if (options.entry === undefined) await writeSchemas(`${out}.schemas`)
     fs.renameSync(made, out)
     const sizeMb = (fs.statSync(out).size / 1e6).toFixed(1)
     say(`wrote ${shorten(out)} (linux-${arch}, ${sizeMb} MB)`)
@@ -258,6 +260,18 @@ export function bindCompareExchange(elf) {
     dynamic.writeBigUInt64LE(dynamic.readBigUInt64LE(at) + BigInt(by), at)
   }
   return addSection(changed, sections, COMPARE_EXCHANGE_SECTION, address, offset, code.length)
+}
+
+/**
+ * Writes the JSON Schemas of the files that people write for the agent: what `rules schema` prints, for editors.
+ * @param {string} folder made when it is missing
+ */
+async function writeSchemas(folder) {
+  const { makeSchema, SCHEMA_NAMES } = await import(new URL('./src/rules/schema.ts', import.meta.url).href)
+  fs.mkdirSync(folder, { recursive: true })
+  for (const name of SCHEMA_NAMES) {
+    replaceFile(path.join(folder, `${name}.schema.json`), `${JSON.stringify(makeSchema(name), undefined, 2)}\n`)
+  }
 }
 
 /**
