@@ -257,8 +257,8 @@ const PRIVILEGES: readonly Privilege[] = [
   {
     what: 'a status line',
     pattern: /\.writeHead\(|\.statusCode\s*=[^=]|['"`]HTTP\/1\.1 /,
-    files: ['proxy/http1/answer-head.ts', 'proxy/http1/server-connection.ts'],
-    because: 'one folder writes HTTP/1; the second line of it is the invitation to send a body',
+    files: ['proxy/control-server.ts', 'proxy/http1/answer-head.ts', 'proxy/http1/server-connection.ts'],
+    because: 'one folder writes HTTP/1, root has his own pages; the second line of it is the invitation to send a body',
   },
   {
     what: 'process.stdout or console',

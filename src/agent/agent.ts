@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { aborted, type Clock, processAgeMs, systemClock } from '../base/clock.ts'
-import { LISTENER, WIRESERVER } from '../base/endpoints.ts'
+import { LISTENER, SELF_PROBE, WIRESERVER } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import { createHostChannel } from '../channel/host-channel.ts'
 import { createHostClock, type HostClock } from '../channel/host-clock.ts'
@@ -20,7 +20,7 @@ import type { ChannelSnapshot } from '../channel/key-machine.ts'
 import { createKeyStore, preparePrivateDirectory } from '../channel/key-store.ts'
 import { authorizationValue } from '../channel/sign.ts'
 import type { Config } from '../config/config.ts'
-import { findCgroup } from '../ebpf/cgroup.ts'
+import { describeOutside, findCgroup } from '../ebpf/cgroup.ts'
 import { monotonicNowNs } from '../ebpf/records.ts'
 import { startRedirector } from '../ebpf/redirector.ts'
 import { cgroupsEnv, createCgroups } from '../identity/cgroup.ts'
@@ -28,29 +28,38 @@ import { createContentHashes } from '../identity/content-hash.ts'
 import type { IdentityEnv } from '../identity/identify.ts'
 import { procReader, readHostNamespaces } from '../identity/process.ts'
 import { createUserDirectory, userDirectoryEnv } from '../identity/users.ts'
+import { createControlServer } from '../proxy/control-server.ts'
 import { createHostClient, type HostClient } from '../proxy/host-client.ts'
 import { createProxyServer, type ProxyServer } from '../proxy/server.ts'
 import type { ProvisionQuery, ProxyStages } from '../proxy/stages.ts'
 import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.ts'
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { destroyTcpSocket } from '../sys/destroy-socket.ts'
+import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps } from '../sys/process.ts'
 import { findNetnsCookie } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
+import { findObjection, keepControlSocket } from './control-socket.ts'
 import { limitCpu } from './cpu-quota.ts'
 import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
+import { findGap } from './health.ts'
 import { keepListening } from './listener.ts'
 import { createLocalRulesFile } from './local-rules.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
+import { createReport, type Report } from './report.ts'
 import { createRulesHolder, type RulesHolder } from './rules-holder.ts'
 import { createRulesLog, type RulesLog } from './rules-log.ts'
+import { createSelfCheck, type SelfCheck } from './self-check.ts'
+import { createSelfProbe, type SelfProbe } from './self-probe.ts'
+import { joinServiceManager, type ServiceManagerEnv } from './service-manager.ts'
 import { handleStaleConnections } from './stale-connections.ts'
 import { createStatusWriter } from './status-writer.ts'
 import { createTelling, type Telling } from './telling.ts'
+import { createVitals } from './vitals.ts'
 
 export interface Agent {
   /** Runs until `stop` is called and everything has ended. Never rejects. */
@@ -101,9 +110,54 @@ export function startAgent(config: Config, version: string): Agent {
   const hostClock = createHostClock(clock)
   const hostClient = createHostClient()
   let server: ProxyServer | undefined
-  const redirection = buildRedirection(config, clock, telling, provisioning, () => server?.descriptor())
-  const keeper = buildKeeper(config, clock, telling, provisioning, rules, rulesWatch, hostClock, redirection)
-  const stages = buildStages(config, clock, telling, provisioning, rules, hostClock, redirection, keeper, hostClient)
+  const redirection = buildRedirection(
+    config,
+    clock,
+    telling,
+    provisioning,
+    () => server?.descriptor(),
+    () => check.wake(),
+  )
+  const manager = joinServiceManager(process.env, telling.log, SERVICE_MANAGER_ENV)
+  const probe = createSelfProbe()
+  const vitals = createVitals()
+  const report: Report = createReport({
+    version,
+    clock,
+    telling,
+    vitals,
+    channel: () => keeper.snapshot(),
+    redirector: redirection.current,
+    openConnections: () => server?.openConnections() ?? 0,
+    check: () => check.state(),
+    isStopping: () => stopping.signal.aborted,
+  })
+  const check: SelfCheck = createSelfCheck({
+    probe,
+    findGap: () => findGap(telling.board),
+    findObstacle: () => describeOutside(config.cgroupRoot),
+    manager,
+    describe: () => report.health().reason,
+    clock,
+    log: telling.log,
+  })
+  const keeper = buildKeeper(config, clock, telling, provisioning, rules, rulesWatch, hostClock, redirection, report)
+  const stages = buildStages(
+    config,
+    clock,
+    telling,
+    provisioning,
+    rules,
+    hostClock,
+    redirection,
+    keeper,
+    hostClient,
+    probe,
+  )
+  const control = createControlServer(
+    { status: () => `${JSON.stringify(report.status())}\n`, metrics: report.metrics, health: report.health },
+    findObjection,
+  )
 
   const run = async () => {
     let redirecting: Promise<void> | undefined
@@ -120,6 +174,7 @@ export function startAgent(config: Config, version: string): Agent {
             redirection.setListenerReady(true)
             redirecting ??= redirection.run(stopping.signal)
             provisioning.set('listener', true)
+            check.wake()
           },
           onLost(message) {
             redirection.setListenerReady(false)
@@ -131,6 +186,11 @@ export function startAgent(config: Config, version: string): Agent {
       },
       stopping.signal,
     )
+    const controlling =
+      config.controlSocket === ''
+        ? undefined
+        : keepControlSocket(config.controlSocket, control, clock, telling.log, stopping.signal)
+    const checking = check.run(stopping.signal)
     const keeping = provisioning.start().then(async () => {
       for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
       await keeper.run(stopping.signal)
@@ -139,6 +199,8 @@ export function startAgent(config: Config, version: string): Agent {
     const reporting = runDelayed(provisioning.finished, telling, status.run, clock, stopping.signal)
     await aborted(stopping.signal)
 
+    manager.stopping()
+    vitals[Symbol.dispose]()
     telling.log.info(`============== GuestProxyAgent is stopping, elapsed: ${processAgeMs()}`)
     rulesWatch.close()
     redirection.stop()
@@ -147,7 +209,7 @@ export function startAgent(config: Config, version: string): Agent {
     telling.log.info(`Redirection in numbers: ${describeCounters(redirection)}`)
     redirection.release()
     await hostClient.close()
-    const tasks = [keeping, listening, redirecting, reporting, provisioning.stop()]
+    const tasks = [keeping, listening, redirecting, reporting, checking, controlling, provisioning.stop()]
     await Promise.race([Promise.all(tasks), clock.sleep(TASK_GRACE_MS)])
     for (const module of ['redirector', 'proxyServer', 'keyKeeper'] as const) telling.board.setState(module, 'STOPPED')
     await Promise.race([Promise.all([status.write(), rulesLog.flush()]), clock.sleep(LOG_GRACE_MS)])
@@ -157,11 +219,18 @@ export function startAgent(config: Config, version: string): Agent {
     done: run(),
     stop: () => stopping.abort(),
     reload: () => {
-      void rules.reread()
+      const reloaded = manager.reloading()
       keeper.refresh()
+      void Promise.resolve(rules.reread()).then(reloaded)
     },
     flushLogsSync: telling.logs.flushSync,
   }
+}
+
+const SERVICE_MANAGER_ENV: ServiceManagerEnv = {
+  open: openNotifySocket,
+  pid: process.pid,
+  monotonicUs: () => monotonicNowNs() / 1000n,
 }
 
 const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'proxyServer' } as const satisfies Record<
@@ -191,13 +260,19 @@ function buildRedirection(
   { log, board, milestone }: Telling,
   provisioning: Provisioning,
   listenerDescriptor: () => number | undefined,
+  onChange: () => void,
 ): Redirection {
   return createRedirection({
     start: () => {
       const descriptor = listenerDescriptor()
       if (descriptor === undefined) throw new Error('the listener is not bound yet')
       const { path: cgroupPath } = findCgroup(config.cgroupRoot)
-      const redirector = startRedirector({ cgroupPath, listener: LISTENER, servedNetns: findNetnsCookie(descriptor) })
+      const redirector = startRedirector({
+        cgroupPath,
+        listener: LISTENER,
+        servedNetns: findNetnsCookie(descriptor),
+        probe: SELF_PROBE,
+      })
       log.info(`Attached to the processes of ${cgroupPath}`)
       for (const lack of redirector.features.lacking) log.warn(`This kernel lacks something: ${lack}`)
       return redirector
@@ -209,6 +284,7 @@ function buildRedirection(
         board.setState('redirector', isReady ? 'RUNNING' : 'STOPPED')
         if (isReady) milestone('redirector', 'Started Redirector with eBPF maps')
         provisioning.set('redirector', isReady)
+        onChange()
       },
       onMessage: (message) => {
         board.setState('redirector', 'STOPPED')
@@ -257,6 +333,7 @@ function buildKeeper(
   rulesWatch: DirectoryWatch,
   hostClock: HostClock,
   redirection: Redirection,
+  report: Report,
 ): KeyKeeper {
   return createKeyKeeper({
     host: createHostChannel({
@@ -277,11 +354,13 @@ function buildKeeper(
       onMessage: (message) => board.setMessage('keyKeeper', message),
       onMilestone: (message, elapsedMs) => milestone('keyKeeper', message, elapsedMs),
       async onRules(received) {
+        report.polled()
         await rulesWatch.ensure()
         await rules.update(received)
       },
       onReset: () => provisioning.reset(),
       onSnapshot(snapshot) {
+        report.seen(snapshot)
         board.setKeyStates(keyStates(snapshot))
         redirection.setModes(snapshot.state?.modes)
         if (snapshot.isLatched || snapshot.stateText === 'Unknown') provisioning.set('keyLatch', snapshot.isLatched)
@@ -312,6 +391,7 @@ function buildStages(
   redirection: Redirection,
   keeper: KeyKeeper,
   hostClient: HostClient,
+  probe: SelfProbe,
 ): ProxyStages {
   const env: IdentityEnv = {
     proc: procReader,
@@ -324,7 +404,10 @@ function buildStages(
   }
   return {
     attribute: (peer, socket) =>
-      attribute(peer, socket, redirection.current(), env, config, (message) => telling.log.error(message)),
+      attribute(peer, socket, redirection.current(), env, config, {
+        report: (message) => telling.log.error(message),
+        failed: telling.metrics.notAttributed,
+      }),
     decide: rules.decide,
     isExemptUpload,
     nextRequestId: telling.nextRequestId,
@@ -334,6 +417,7 @@ function buildStages(
       return key && authorizationValue(key, request)
     },
     keyAfter: (authorization) => keeper.keyAfter(authorization.split(' ')[1] ?? ''),
+    isSelfProbe: probe.isAsked,
     provision: (query) => answerProvision(query, keeper, provisioning),
     statusJson: () => JSON.stringify(telling.board.document()),
     hostClient,

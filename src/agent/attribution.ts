@@ -7,15 +7,22 @@ import type { Redirector } from '../ebpf/redirector.ts'
 import { type IdentityEnv, type IdentityOptions, identify } from '../identity/identify.ts'
 import type { Attribution } from '../proxy/exchange.ts'
 import { fdOfSocket, isConnected } from '../sys/socket.ts'
+import type { AttributionFailure } from '../telemetry/request-metrics.ts'
 
 /** A record older than this belongs to a connection that never came. */
 const MAX_RECORD_AGE_NS = 30_000_000_000n
+
+export interface AttributionEvents {
+  /** Something went wrong that should not. */
+  report(message: string): void
+  /** The connection is nobody's. */
+  failed(reason: AttributionFailure): void
+}
 
 /**
  * Takes the record of a connection just accepted and starts to find out who made it.
  * The connection must still live when its record has been taken: then the record is its own, see `isConnected`.
  * @param redirector holds the records; `undefined` while none is attached
- * @param report receives what went wrong
  * @returns `undefined` when there is no record, or it cannot be had: the connection is nobody's
  */
 export function attribute(
@@ -24,15 +31,21 @@ export function attribute(
   redirector: Redirector | undefined,
   env: IdentityEnv,
   options: IdentityOptions,
-  report: (message: string) => void,
+  events: AttributionEvents,
 ): Attribution | undefined {
+  const fail = (reason: AttributionFailure) => {
+    events.failed(reason)
+    return undefined
+  }
+  if (redirector === undefined) return fail('not_redirecting')
   try {
-    const record = redirector?.takeRecord(peer.address, peer.port)
-    if (record === undefined || monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return undefined
-    if (!isConnected(fdOfSocket(socket))) return undefined
+    const record = redirector.takeRecord(peer.address, peer.port)
+    if (record === undefined) return fail('no_record')
+    if (monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return fail('record_too_old')
+    if (!isConnected(fdOfSocket(socket))) return fail('connection_gone')
     return { destination: record.destination, uid: record.uid, caller: identify(record, peer, env, options) }
   } catch (error) {
-    report(`Cannot take the record of a connection: ${describeError(error)}`)
-    return undefined
+    events.report(`Cannot take the record of a connection: ${describeError(error)}`)
+    return fail('error')
   }
 }

@@ -11,6 +11,8 @@ import { type ConnectionLog, createConnectionLog } from '../telemetry/connection
 export interface Logs {
   readonly agent: Log
   readonly connection: ConnectionLog
+  /** Entries lost so far, of each log. */
+  dropped(): Readonly<Record<'agent' | 'connection' | 'system', number>>
   /** Writes what is buffered, waiting at most `timeoutMs` for a slow disk, and closes the files. */
   close(timeoutMs: number): Promise<void>
   /** Writes what is buffered, synchronously, when the process must end now. */
@@ -30,6 +32,11 @@ export function openLogs(config: Config, clock: Clock): Logs {
   return {
     agent: createLog([system, ...(agentFile ? [agentFile] : [])], clock.nowMs),
     connection: createConnectionLog(connectionFile, system, clock.nowMs),
+    dropped: () => ({
+      agent: agentFile?.dropped ?? 0,
+      connection: connectionFile?.dropped ?? 0,
+      system: system.dropped,
+    }),
     async close(timeoutMs) {
       await Promise.race([Promise.all(files.map((each) => each.close())), clock.sleep(timeoutMs)])
       system.flushSync()

@@ -7,6 +7,8 @@ import { claimsJson } from '../identity/caller.ts'
 import { describeVerdict } from '../rules/describe.ts'
 import { formatDivergence } from '../rules/divergence.ts'
 import { createConnectionSummary } from '../telemetry/connection-summary.ts'
+import { createDenials, type Denials } from '../telemetry/denials.ts'
+import { createRequestMetrics, type RequestMetrics } from '../telemetry/request-metrics.ts'
 import { createRequestObserver, type RequestObserver } from '../telemetry/request-observer.ts'
 import { createSerialConsole, type SerialConsole } from '../telemetry/serial-console.ts'
 import { createStatusBoard, type ModuleName, type StatusBoard } from '../telemetry/status.ts'
@@ -18,8 +20,11 @@ export interface Telling {
   readonly board: StatusBoard
   readonly console: SerialConsole
   readonly observer: RequestObserver
+  readonly metrics: RequestMetrics
+  readonly denials: Denials
   /** Numbers requests from 1; the status document shows the last number. */
   nextRequestId(): number
+  requestCount(): number
   /** Tells a step of start-up everywhere: log, console, status of `module`. */
   milestone(module: ModuleName, message: string, elapsedMs?: number): void
 }
@@ -34,10 +39,14 @@ export function createTelling(config: Config, version: string, clock: Clock): Te
   let requests = 0
   const requestCount = () => requests
   const board = createStatusBoard({ version, log, nowMs: clock.nowMs, requestCount, normal, denied })
+  const metrics = createRequestMetrics()
+  const denials = createDenials(clock.nowMs, describeVerdict)
   const observer = createRequestObserver({
     log: logs.connection,
     normal,
     denied,
+    metrics,
+    denials,
     monotonicMs: () => performance.now(),
     describeVerdict,
     formatDivergence,
@@ -49,7 +58,10 @@ export function createTelling(config: Config, version: string, clock: Clock): Te
     board,
     console,
     observer,
+    metrics,
+    denials,
     nextRequestId: () => ++requests,
+    requestCount,
     milestone(module, message, elapsedMs = processAgeMs()) {
       log.info(JSON.stringify({ elapsed: elapsedMs, message }))
       console(`${message} - ${elapsedMs}`)

@@ -20,6 +20,12 @@ export const ENDPOINTS: readonly Endpoint[] = [WIRESERVER, IMDS, HOSTGA]
 /** Where redirected connections arrive. Part of the contract with existing clients, hence not configurable. */
 export const LISTENER = { address: '127.0.0.1', port: 3080 } as const
 
+/**
+ * Where the agent connects to try its own redirection, and is sent to the listener like everybody. Nobody is there: a
+ * connect that the kernel does not redirect is refused on this machine, and no host is asked.
+ */
+export const SELF_PROBE = { address: '127.169.254.169', port: 3080 } as const
+
 /** Finds the guarded service at `address`:`port`, or `undefined` when that is none of ours. */
 export function findEndpoint(address: string, port: number): Endpoint | undefined {
   return ENDPOINTS.find((endpoint) => endpoint.address === address && endpoint.port === port)

@@ -3,6 +3,7 @@
 import mri from 'mri'
 import type { RulesCommand } from './rules-arguments.ts'
 import { parseRulesArguments } from './rules-arguments.ts'
+import { parseServiceArguments, type ServiceCommand } from './service-arguments.ts'
 
 export type Command =
   | { readonly kind: 'service' | 'console'; readonly configPath: string | undefined }
@@ -11,6 +12,8 @@ export type Command =
   /** `waitSeconds` 0: one query. */
   | { readonly kind: 'status'; readonly waitSeconds: number }
   | RulesCommand
+  | ServiceCommand
+  | { readonly kind: 'service-status-help'; readonly usage: string }
   /** `usage` when it is not that of the whole program. */
   | { readonly kind: 'usage-error'; readonly reason: string; readonly usage?: string }
 
@@ -24,6 +27,7 @@ Commands:
   console            run in the foreground, logs on standard output, until Enter is pressed
   help               print this text
   rules              check, explain and test rules, without a service: see rules --help
+  status             tell how the running service is, for root: see status --help
 
 Options:
   -c, --config FILE  configuration file (default: /etc/azure/proxy-agent.json, or proxy-agent.json beside the executable)
@@ -34,6 +38,7 @@ Options:
 
 Exit status:
   0  success           1  --status: not finished in time      2  --status: finished with errors; wrong usage
+                          status: not healthy
   78 bad configuration                                       101 internal error
 `
 
@@ -45,6 +50,8 @@ const SHORT: Readonly<Record<string, string>> = { s: 'status', v: 'version', h: 
 export function parseArguments(argv: readonly string[]): Command {
   if (argv[0] === 'rules') return parseRulesArguments(argv.slice(1))
   if (argv[0] === 'help' && argv[1] === 'rules') return parseRulesArguments([...argv.slice(2), '--help'])
+  if (argv[0] === 'status') return parseServiceArguments(argv.slice(1))
+  if (argv[0] === 'help' && argv[1] === 'status') return parseServiceArguments([...argv.slice(2), '--help'])
   const words = expandShort(argv)
   if (typeof words === 'string') return error(words)
   const parsed = mri([...words], { string: [...VALUES], boolean: [...FLAGS] })

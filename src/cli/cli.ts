@@ -31,6 +31,13 @@ export async function runCli(argv: readonly string[], version: string): Promise<
         unixNanoseconds,
       })
     }
+    case 'service-status-help':
+      print(1, command.usage)
+      return 0
+    case 'service-status': {
+      const { runServiceStatus } = await import('./service-status.ts')
+      return await runServiceStatus(command, print)
+    }
     case 'rules': {
       const { runRules } = await import('./rules.ts')
       return runRules(command, { print, readFile: (path) => readFileSync(path) })

@@ -23,6 +23,8 @@ export interface Config {
   readonly latchKeyFolder: string
   /** Directory of status.json. External readers know only the default. */
   readonly statusFolder: string
+  /** Path of the unix socket on which root can ask for status and metrics; empty: none. */
+  readonly controlSocket: string
   readonly monitorIntervalMs: number
   readonly pollIntervalMs: number
   readonly maxEventFileCount: number
@@ -53,6 +55,7 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
   monitorIntervalInSeconds: { kind: 'unsigned' },
   maxEventFileCount: { kind: 'unsigned' },
   statusFolder: { kind: 'string' },
+  controlSocket: { kind: 'string' },
   fileLogLevel: { kind: 'string' },
   fileLogLevelForEvents: { kind: 'string' },
   fileLogLevelForSystemEvents: { kind: 'string' },
@@ -69,6 +72,11 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
 const IGNORED_KEYS = new Set(['hostGAPluginSupport', 'wireServerSupport', 'imdsSupport'])
 
 const DEFAULT_STATUS_FOLDER = '/var/log/azure-proxy-agent'
+
+export const DEFAULT_CONTROL_SOCKET = '/run/azure-proxy-agent/agent.sock'
+
+/** The kernel takes 107 bytes; a new socket has four more until it is in place. Source: unix(7). */
+const MAX_SOCKET_PATH_BYTES = 103
 
 const MAX_INTERVAL_SECONDS = 3600
 
@@ -106,12 +114,18 @@ export function parseConfig(
     if (known === undefined) notices.push(`Config key '${key}' is ${quote(value)}, which is no log level: using Info`)
     return known ?? 'Info'
   }
+  const socketPath = (key: string, fallback: string) => {
+    const value = typeof values[key] === 'string' ? folder(key) : fallback
+    if (Buffer.byteLength(value) <= MAX_SOCKET_PATH_BYTES) return value
+    return refuse(`line ${document.locate([key]).line}: key '${key}' is longer than ${MAX_SOCKET_PATH_BYTES} bytes`)
+  }
   return Object.freeze({
     path,
     logFolder: folder('logFolder'),
     eventFolder: folder('eventFolder'),
     latchKeyFolder: folder('latchKeyFolder'),
     statusFolder: typeof values.statusFolder === 'string' ? folder('statusFolder') : DEFAULT_STATUS_FOLDER,
+    controlSocket: socketPath('controlSocket', DEFAULT_CONTROL_SOCKET),
     monitorIntervalMs: seconds('monitorIntervalInSeconds', 60),
     pollIntervalMs: seconds('pollKeyStatusIntervalInSeconds', 15),
     maxEventFileCount: (values.maxEventFileCount as number | null | undefined) ?? 30,
@@ -189,6 +203,9 @@ function canonicalMode(value: string | null | undefined, notices: string[]): Can
   return 'off'
 }
 
+/** Nothing is written there then, or offered. */
+const MAY_BE_EMPTY = new Set(['logFolder', 'controlSocket'])
+
 /** Replaces each `%NAME%` once, left to right. An unset name would make a path relative to who knows what: refused. */
 function expandFolder(
   key: string,
@@ -202,7 +219,7 @@ function expandFolder(
     const set = Object.hasOwn(environment, name) ? environment[name] : undefined
     return set ?? refuse(`${where()}, but the environment variable ${name} is not set`)
   })
-  if (path === '' && key === 'logFolder') return path
+  if (path === '' && MAY_BE_EMPTY.has(key)) return path
   if (!path.startsWith('/')) refuse(`${where()}; it must be an absolute path`)
   return path
 }

@@ -9,8 +9,9 @@
  */
 
 import { readFileSync, statfsSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import { AgentError } from '../base/errors.ts'
-import { parseMounts } from '../sys/mountinfo.ts'
+import { isWithin, parseMounts } from '../sys/mountinfo.ts'
 
 /** Source: linux/magic.h, CGROUP2_SUPER_MAGIC. */
 const CGROUP2_SUPER_MAGIC = 0x63677270
@@ -54,6 +55,33 @@ export function findCgroup(configured: string | undefined, env: CgroupEnv = REAL
     { configured, hint: 'mount cgroup2, or set cgroupRoot to the directory that covers the machine' },
   )
 }
+
+/**
+ * Says when this process is outside the cgroup that `findCgroup(configured)` chooses: then its own connects pass no
+ * program. `undefined`: it is inside, or that cannot be told.
+ * Source: cgroups(7), /proc/PID/cgroup.
+ */
+export function describeOutside(
+  configured: string | undefined,
+  env: OwnCgroupEnv = OWN_CGROUP_ENV,
+): string | undefined {
+  const { path } = findCgroup(configured, env)
+  const own = /^0::(.*)$/m.exec(env.readOwnCgroup())?.[1]
+  const mount = parseMounts(env.readMountinfo()).find(
+    ({ fileSystem, mountPoint }) => fileSystem === 'cgroup2' && isWithin(path, mountPoint),
+  )
+  if (own === undefined || mount === undefined) return undefined
+  const guarded = join(mount.root, relative(mount.mountPoint, path))
+  if (isWithin(own, guarded)) return undefined
+  return `the agent itself is in cgroup ${own}, outside the guarded ${guarded}`
+}
+
+/** What `describeOutside()` looks at. */
+export interface OwnCgroupEnv extends CgroupEnv {
+  readonly readOwnCgroup: () => string
+}
+
+const OWN_CGROUP_ENV: OwnCgroupEnv = { ...REAL_ENV, readOwnCgroup: () => readFileSync('/proc/self/cgroup', 'utf8') }
 
 function isCgroup2(path: string): boolean {
   try {

@@ -68,11 +68,14 @@ export class KernelMap implements Disposable {
     return result === 0
   }
 
-  /** Lists the keys. A key written or deleted meanwhile may be missed or, for hashes, make the walk start over. */
-  keys(): Buffer[] {
+  /**
+   * Lists the keys. A key written or deleted meanwhile may be missed or, for hashes, make the walk start over.
+   * @param atMost ends the walk after so many: each one is a system call
+   */
+  keys(atMost = this.spec.maxEntries): Buffer[] {
     const found = new Map<string, Buffer>()
     let previous: Buffer | undefined
-    for (let steps = 0; steps <= 2 * this.spec.maxEntries; steps += 1) {
+    for (let steps = 0; steps <= 2 * atMost && found.size < atMost; steps += 1) {
       const next = allocate(this.spec.keyBytes)
       const attr = this.#attr().pointer(ELEMENT.value, next)
       if (previous !== undefined) attr.pointer(ELEMENT.key, previous)

@@ -28,6 +28,7 @@
  *    120
  *
  * Policy key, 8 bytes: bytes 8 to 15 of a record whose flags are still zero: {destination, destinationPort, 0}.
+ * Policy value, u32: 1 = connects of all but the agent are redirected; 2 = those of the agent, too.
  * Listener, 8 bytes: bytes 16 to 23: {listener, listenerPort, 0}.
  * Connection key, 16 bytes: {netnsCookie u64, source address u32 net, source port u32 in host order}.
  * Self key, 16 bytes: {tgid u32, 0 u32, startTimeNs u64}, in the initial pid namespace.
@@ -68,6 +69,10 @@ export const POLICY_KEY_BYTES = 8
 export const LISTENER_BYTES = 8
 export const CONNECTION_KEY_BYTES = 16
 export const SELF_KEY_BYTES = 16
+
+/** Values of `policy`. */
+export const POLICY_FOR_OTHERS = 1
+export const POLICY_FOR_ALL = 2
 
 export const FLAG_DIRECT = 1
 export const FLAG_REDUCED = 2

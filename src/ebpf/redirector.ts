@@ -37,6 +37,8 @@ import {
   decodeRecord,
   encodeEndpoint,
   encodeSelfKey,
+  POLICY_FOR_ALL,
+  POLICY_FOR_OTHERS,
   type PolicyEntry,
   writeConnectionKey,
 } from './records.ts'
@@ -52,6 +54,11 @@ export interface RedirectorOptions {
    * `undefined`: that of this process, asked for by a connect, which kernels before 5.14 demand.
    */
   readonly servedNetns: bigint | undefined
+  /**
+   * A destination from which the agent itself is sent to the listener, so that it can try the whole way. It is redirected
+   * for all from start to end, and is no part of the policy. Nobody should be there.
+   */
+  readonly probe?: PolicyEntry
 }
 
 /** Which options are in use on this kernel. For status texts; nothing is decided on it. */
@@ -98,6 +105,10 @@ export interface Redirector extends Disposable {
   /** Reads the counters of `programs/counters.ts`, summed over CPUs, since start. */
   counters(): Record<string, bigint>
   readonly features: RedirectorFeatures
+  /**
+   * Counts the records that were filed and not taken yet, up to `atMost`: each one is a system call.
+   */
+  countRecords(atMost: number): number
   /** Tells whether all three programs are still attached. */
   isAttached(): boolean
   /** Stops redirecting, at once. Records of connections already made can still be taken. */
@@ -124,8 +135,11 @@ export const REAL_REDIRECTOR_ENV: RedirectorEnv = {
   ownIdentityWays: ['run', 'connect'],
 }
 
-/** Values of `policy` and `self`: that the key is there is all that counts. */
+/** Value of `self`: that the key is there is all that counts. */
 const PRESENT = Buffer.from([1, 0, 0, 0])
+
+const FOR_OTHERS = Buffer.from([POLICY_FOR_OTHERS, 0, 0, 0])
+const FOR_ALL = Buffer.from([POLICY_FOR_ALL, 0, 0, 0])
 
 /**
  * Starts redirecting; the policy is empty until `reconcilePolicy()`.
@@ -141,10 +155,19 @@ export function startRedirector(options: RedirectorOptions, env: RedirectorEnv =
   const servedNetns = options.servedNetns ?? requireNetns(identity)
   if (identity !== undefined) loaded.maps.self.update(encodeSelfKey(identity.tgid, identity.startTimeNs), PRESENT)
   loaded.maps.served.update(netnsKey(servedNetns), encodeEndpoint(options.listener))
+  if (options.probe !== undefined) loaded.maps.policy.update(encodeEndpoint(options.probe), FOR_ALL)
   const links = loaded.programs.map(([spec, program]) =>
     undo.use(attachToCgroup(program, spec.attachType!, cgroup, options.cgroupPath)),
   )
-  return new RunningRedirector(loaded.maps, links, features, servedNetns, env.possibleCpus(), undo.move())
+  return new RunningRedirector(
+    loaded.maps,
+    links,
+    options.probe,
+    features,
+    servedNetns,
+    env.possibleCpus(),
+    undo.move(),
+  )
 }
 
 /** What is known of this kernel before anything is loaded. */
@@ -170,6 +193,8 @@ class RunningRedirector implements Redirector {
   readonly features: RedirectorFeatures
   readonly #maps: Maps
   readonly #links: readonly Fd[]
+  /** Name of the entry that is no part of the policy. */
+  readonly #probe: string | undefined
   readonly #taker: MapTaker
   readonly #servedNetns: bigint
   readonly #possibleCpus: number
@@ -178,6 +203,7 @@ class RunningRedirector implements Redirector {
   constructor(
     maps: Maps,
     links: readonly Fd[],
+    probe: PolicyEntry | undefined,
     features: RedirectorFeatures,
     servedNetns: bigint,
     possibleCpus: number,
@@ -185,6 +211,7 @@ class RunningRedirector implements Redirector {
   ) {
     this.#maps = maps
     this.#links = links
+    this.#probe = probe && nameOf(probe)
     this.features = features
     this.#servedNetns = servedNetns
     this.#possibleCpus = possibleCpus
@@ -200,14 +227,15 @@ class RunningRedirector implements Redirector {
   }
 
   readPolicy(): PolicyEntry[] {
-    return this.#maps.policy.keys().map((key) => decodeEndpoint(key))
+    const entries = this.#maps.policy.keys().map((key) => decodeEndpoint(key))
+    return entries.filter((entry) => nameOf(entry) !== this.#probe)
   }
 
   reconcilePolicy(desired: readonly PolicyEntry[]): PolicyEntry[] {
     const wanted = new Map(desired.map((entry) => [nameOf(entry), entry]))
     const present = new Map(this.readPolicy().map((entry) => [nameOf(entry), entry]))
     const added = [...wanted].filter(([name]) => !present.has(name)).map(([, entry]) => entry)
-    for (const entry of added) this.#maps.policy.update(encodeEndpoint(entry), PRESENT)
+    for (const entry of added) this.#maps.policy.update(encodeEndpoint(entry), FOR_OTHERS)
     for (const [name, entry] of present) {
       if (!wanted.has(name)) this.#maps.policy.delete(encodeEndpoint(entry))
     }
@@ -221,6 +249,10 @@ class RunningRedirector implements Redirector {
 
   counters(): Record<string, bigint> {
     return Object.fromEntries(COUNTERS.map((name, index) => [name, this.#readCounter(index)]))
+  }
+
+  countRecords(atMost: number): number {
+    return this.#maps.connections.keys(atMost).length
   }
 
   isAttached(): boolean {

@@ -8,6 +8,7 @@
  */
 
 import { type ConnectionRecord, isSameStart } from '../ebpf/records.ts'
+import { INITIAL_USER_NAMESPACE } from '../sys/process.ts'
 import { type Caller, UNDEFINED_TEXT } from './caller.ts'
 import type { Cgroups, Workload } from './cgroup.ts'
 import { renderCommandLine } from './command-line.ts'
@@ -33,9 +34,6 @@ export interface IdentityOptions {
   /** Whether root inside a container counts as root. */
   readonly containerRootIsElevated: boolean
 }
-
-/** Inode number of the initial user namespace. Source: include/linux/proc_ns.h, PROC_USER_INIT_INO. */
-const INITIAL_USER_NAMESPACE = 0xeffffffd
 
 interface ProcessFacts {
   readonly exePath: string | undefined

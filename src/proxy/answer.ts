@@ -18,6 +18,7 @@ const TEXT = ['content-type', 'text/plain; charset=utf-8'] as const
 
 export const ALLOWED_METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'] as const
 
+export const DONE = closed(200)
 export const BAD_REQUEST = closed(400)
 export const FORBIDDEN = closed(403)
 /** A request without an attribution record: a direct connection, or a redirected one whose record was lost. */

@@ -164,8 +164,10 @@ function attempt(
   turn.onGone = leave
   turn.onDrain = () => host?.resume()
   const destination = connection.destination as { address: string; port: number }
+  const sentAtMs = observer.nowMs()
   host = hostClient.send(destination, request, {
     onHead(hostStatus, rawHeaders) {
+      observer.hostAnswered(exchange, sentAtMs)
       const isUnaccepted = hostStatus === UNAUTHORIZED && request.authorization !== undefined
       const renewal =
         isUnaccepted && otherwise.onRefused !== undefined ? stages.keyAfter(request.authorization) : undefined

@@ -6,12 +6,14 @@
  */
 
 import { NOTIFY_HEADER, TIME_TICK_HEADER } from '../base/azure-headers.ts'
+import { SELF_PROBE } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import type { Caller } from '../identity/caller.ts'
 import {
   type Answer,
   BAD_REQUEST,
   CONTENT_TOO_LARGE,
+  DONE,
   FORBIDDEN,
   INTERNAL_ERROR,
   jsonAnswer,
@@ -38,6 +40,7 @@ type Step = (exchange: Exchange, stages: ProxyStages) => Answer | undefined
 /** Steps that need no caller. */
 const BEFORE_CALLER: readonly Step[] = [
   refuseLargeBody,
+  serveSelfProbe,
   count,
   refuseMethod,
   refuseTarget,
@@ -94,6 +97,13 @@ function refuseLargeBody({ turn, isExempt, connection }: Exchange, { observer }:
   if (bytes <= (isExempt ? MAX_UPLOAD_BODY_BYTES : MAX_SIGNED_BODY_BYTES)) return undefined
   observer.rejected(connection, 413, `the request announces a body of ${bytes} bytes`)
   return CONTENT_TOO_LARGE
+}
+
+/** Not counted and not told: the agent asks itself, day and night. What others ask there goes on to its refusal. */
+function serveSelfProbe({ connection, rawTarget }: Exchange, stages: ProxyStages): Answer | undefined {
+  const { destination } = connection
+  const isThere = destination?.address === SELF_PROBE.address && destination.port === SELF_PROBE.port
+  return isThere && stages.isSelfProbe(rawTarget) ? DONE : undefined
 }
 
 function count(exchange: Exchange, { observer, nextRequestId }: ProxyStages): undefined {

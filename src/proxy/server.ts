@@ -21,6 +21,8 @@ export interface ProxyServer {
   listen(address: string, port: number): Promise<void>
   /** Descriptor of the listening socket, for questions to the kernel; `undefined` while not listening. */
   descriptor(): number | undefined
+  /** How many connections of clients are open. */
+  openConnections(): number
   /** Resolves when the listener has closed, for whatever reason. */
   readonly closed: Promise<void>
   /** Takes no more connections, waits up to `graceMs` for requests in flight, then cuts what is left. */
@@ -134,6 +136,7 @@ export function createProxyServer(
       server.on('error', (error) => stages.observer.listenerFailed(error.message))
     },
     descriptor: () => (server as unknown as { _handle?: { fd?: number } })._handle?.fd,
+    openConnections: () => open.size,
     closed: new Promise((resolve) => server.once('close', resolve)),
     async close(graceMs) {
       isClosing = true

@@ -27,6 +27,8 @@ export interface ProxyStages {
    * @returns `undefined` when no other is in use or on its way: then the refusal is the host's answer
    */
   keyAfter(authorization: string): Promise<void> | undefined
+  /** Tells whether `rawTarget` is what the agent asks itself just now, by way of the kernel's redirection. */
+  isSelfProbe(rawTarget: string): boolean
   /** Answers `GET /provision`. */
   provision(query: ProvisionQuery): { readonly finished: boolean; readonly errorMessage: string }
   /** The status document as JSON text. */

@@ -95,6 +95,17 @@ export function sysRecv(fd: number, into: Buffer, flags: number): number {
   return result === -1 ? -errno[0]! : result
 }
 
+/**
+ * Calls sendto(2) with a filled `struct sockaddr_*`.
+ * @param flags `MSG_*`
+ * @returns how many bytes were taken, or `-errno`
+ */
+export function sysSendto(fd: number, bytes: Buffer, flags: number, address: Buffer): number {
+  const { functions, errno } = libc()
+  const result = functions.sendto(fd, bytes, BigInt(bytes.length), flags, address, address.length)
+  return result === -1 ? -errno[0]! : result
+}
+
 /** Calls prctl(2) with one argument; the other three are zero, as newer options demand. Answers 0 or `-errno`. */
 export function sysPrctl(option: number, argument: bigint): number {
   const { functions, errno } = libc()
@@ -131,6 +142,7 @@ function openLibc() {
     connect: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
     send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
+    sendto: { arguments: ['int32', 'buffer', 'uint64', 'int32', 'buffer', 'uint32'], return: 'int32' },
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },
   }).functions

@@ -14,6 +14,9 @@ const UNLIMITED = 0xffff_ffff_ffff_ffffn
 /** The inode of the pid namespace that the machine booted with. Source: linux/proc_ns.h, PROC_PID_INIT_INO. */
 export const INITIAL_PID_NAMESPACE = 0xefff_fffc
 
+/** The inode of the initial user namespace. Source: linux/proc_ns.h, PROC_USER_INIT_INO. */
+export const INITIAL_USER_NAMESPACE = 0xefff_fffd
+
 export type NamespaceKind = 'cgroup' | 'ipc' | 'mnt' | 'net' | 'pid' | 'time' | 'user' | 'uts'
 
 /**

@@ -9,6 +9,7 @@ import { SyscallError } from './syscall-error.ts'
 
 /** The same on x86-64 and aarch64. Source: asm-generic/socket.h. */
 const SOL_SOCKET = 1
+const SO_PEERCRED = 17
 const SO_COOKIE = 57
 const SO_NETNS_COOKIE = 71
 
@@ -21,8 +22,9 @@ const TCP_ESTABLISHED = 1
 const TCP_CLOSE_WAIT = 8
 
 const AF_INET = 2
-const SOCK_DGRAM = 2
-const SOCK_CLOEXEC = 0o2000000
+/** Source: bits/socket.h. */
+export const SOCK_DGRAM = 2
+export const SOCK_CLOEXEC = 0o2000000
 
 /**
  * Reads the cookie of the network namespace that a socket belongs to: never reused while the machine runs,
@@ -84,6 +86,26 @@ export function isConnected(fd: number): boolean {
   return state === TCP_ESTABLISHED || state === TCP_CLOSE_WAIT
 }
 
+/** Who connected to a unix socket, as of connect(2), in the numbers of our own namespaces. */
+export interface PeerCredentials {
+  /** 0 when the peer is not visible in our pid namespace. */
+  readonly pid: number
+  /** The overflow id, 65534 as a rule, when our user namespace has no number for it. */
+  readonly uid: number
+  readonly gid: number
+}
+
+/**
+ * Reads who connected to a unix socket.
+ * @param fd of the accepted socket
+ * @throws SyscallError code SOCKET_OPTION_FAILED
+ * Source: unix(7) SO_PEERCRED, `struct ucred`.
+ */
+export function readPeerCredentials(fd: number): PeerCredentials {
+  const value = readOption(fd, SO_PEERCRED, 'SO_PEERCRED', 12)
+  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) }
+}
+
 /** Opens an IPv4 datagram socket. Connecting it chooses a peer and runs cgroup hooks, but sends nothing. */
 export function openDatagramSocket(): Fd {
   const fd = sysSocket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)
@@ -108,14 +130,19 @@ export function connectSocket(fd: number, addressBytes: Uint8Array, port: number
 }
 
 function readCookie(fd: number, option: number, name: string): bigint {
-  const value = allocate(8)
+  return readOption(fd, option, name, 8).readBigUInt64LE()
+}
+
+function readOption(fd: number, option: number, name: string, sizeBytes: number): Buffer {
+  const value = allocate(sizeBytes)
   const result = sysGetsockopt(fd, SOL_SOCKET, option, value)
   if (result < 0)
     throw socketError(`getsockopt(${name})`, -result, `read ${name} of descriptor ${fd}`, 'SOCKET_OPTION_FAILED')
-  return value.readBigUInt64LE()
+  return value
 }
 
-function socketError(command: string, errno: number, what: string, code = 'SOCKET_FAILED'): SyscallError {
+/** Makes the error for a refused call on a socket. */
+export function socketError(command: string, errno: number, what: string, code = 'SOCKET_FAILED'): SyscallError {
   const hint = errno === ENOPROTOOPT ? 'this kernel is older than the option' : undefined
   return new SyscallError(code, `Cannot ${what}: kernel answered ${errnoName(errno)}`, { command, errno, hint })
 }

@@ -6,14 +6,16 @@
  */
 
 import { STATUS_CODES } from 'node:http'
-import { findEndpoint } from '../base/endpoints.ts'
+import { type Endpoint, findEndpoint } from '../base/endpoints.ts'
 import type { Level } from '../base/log.ts'
 import { cutUtf8 } from '../base/text.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
 import type { ConnectionLog } from './connection-log.ts'
 import type { ConnectionSummary } from './connection-summary.ts'
+import type { Denials } from './denials.ts'
 import type { ConnectionFacts, RequestFacts } from './request-facts.ts'
+import type { MeasuredEndpoint, RequestMetrics } from './request-metrics.ts'
 import { createToldLately } from './told-lately.ts'
 
 export interface RequestObserver {
@@ -24,6 +26,10 @@ export interface RequestObserver {
   /** A request was refused before it was counted: unparsable, or larger than any request may be. */
   rejected(connection: ConnectionFacts, status: number, detail: string): void
   started(request: RequestFacts): void
+  /** The clock of `RequestFacts.startedAtMs`. */
+  nowMs(): number
+  /** The head of the host's answer came. @param sentAtMs when the request was sent */
+  hostAnswered(request: RequestFacts, sentAtMs: number): void
   /** Adds a line about the request. */
   note(request: RequestFacts, level: Level, message: string): void
   /** The rules have spoken. Audits and denials are counted as failed. */
@@ -51,6 +57,8 @@ export interface RequestObserverOptions {
   readonly log: ConnectionLog
   readonly normal: ConnectionSummary
   readonly denied: ConnectionSummary
+  readonly metrics: RequestMetrics
+  readonly denials: Denials
   readonly monotonicMs: () => number
   /** Renders the reason of a verdict for the log. */
   readonly describeVerdict: (verdict: Verdict) => string
@@ -80,7 +88,7 @@ const NO_CONNECTION: ConnectionFacts = { id: 0, peer: { address: '', port: 0 }, 
 
 /** Makes the observer. */
 export function createRequestObserver(options: RequestObserverOptions): RequestObserver {
-  const { log, normal, denied, monotonicMs } = options
+  const { log, normal, denied, metrics, denials, monotonicMs } = options
   const toldLately = createToldLately(monotonicMs)
 
   /** Writes a line a caller can cause at will: at `level` when it is news of `user`, at Debug otherwise. */
@@ -88,6 +96,8 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
     const untold = toldLately.ask(user, cutUtf8(message, MAX_KIND_BYTES))
     log.write(request, untold === undefined ? 'Debug' : level, message + more(untold))
   }
+  const measure = (request: RequestFacts, status: number, endpoint: MeasuredEndpoint = nameOf(request.connection)) =>
+    metrics.answered(endpoint, status, (monotonicMs() - request.startedAtMs) / 1000)
   const record = (
     list: ConnectionSummary,
     request: RequestFacts,
@@ -149,6 +159,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
     },
     rejected(connection, status, detail) {
       const request = connectionLine(connection, monotonicMs())
+      metrics.answered(nameOf(connection), status, undefined)
       // Any local user can send as much nonsense as he likes: the first in 15 minutes is told, the others are counted.
       const isNew = record(normal, request, undefined, status, detail)
       const { address, port } = connection.peer
@@ -166,8 +177,18 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
         `Request destination: ${destination ? `${destination.address}:${destination.port}` : 'None'}`,
       )
     },
+    nowMs: monotonicMs,
+    hostAnswered(request, sentAtMs) {
+      const endpoint = endpointOf(request.connection)
+      if (endpoint !== undefined) metrics.hostAnswered(endpoint.name, (monotonicMs() - sentAtMs) / 1000)
+    },
     note: (request, level, message) => log.write(request, level, message),
     decided(request, caller, verdict) {
+      const endpoint = endpointOf(request.connection)
+      if (endpoint !== undefined) {
+        metrics.decided(endpoint.name, verdict, caller.doubt === undefined)
+        if (verdict.outcome !== 'ok') denials.add(endpoint.name, request.method, request.rawTarget, caller, verdict)
+      }
       if (log.isEnabled('Trace')) {
         log.write(request, 'Trace', `Use claims: ${options.claimsJson(caller)}`)
         if (caller.doubt !== undefined) log.write(request, 'Trace', `The executable is unknown: ${caller.doubt}`)
@@ -182,25 +203,26 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       if (verdict.outcome === 'ok') return
       const isNew = record(denied, request, caller, 403, 'Authorize failed')
       if (verdict.outcome === 'audit') {
-        const { destination } = request.connection
-        const title = destination && findEndpoint(destination.address, destination.port)?.title
-        const what = `${title} request ${shortTarget(request)} denied in audit mode, continue forward the request`
+        const what = `${endpoint?.title} request ${shortTarget(request)} denied in audit mode, continue forward the request`
         if (isNew) log.write(request, 'Info', `${what}: ${options.describeVerdict(verdict)}`)
         else log.write(request, 'Debug', what)
         return
       }
       // Clients repeat denied requests for a long time: the reason is told once in 15 minutes, as the summary is.
       log.write(request, isNew ? 'Info' : 'Debug', `Request denied: ${options.describeVerdict(verdict)}`)
+      measure(request, 403)
       record(normal, request, caller, 403, `Block unauthorized request: ${options.claimsJson(caller)}`)
       log.end(request)
     },
     finished(request, caller, status, detail, list = 'normal') {
+      measure(request, status)
       record(list === 'normal' ? normal : denied, request, caller, status, detail)
       if (detail !== '' && log.isEnabled('Debug')) log.write(request, 'Debug', `${status}: ${detail}`)
       if (log.isEnabled('Trace')) log.write(request, 'Trace', `Answered ${status}`)
       log.end(request)
     },
     served(request, caller, status, complaint) {
+      measure(request, status, 'local')
       const user = caller?.userName ?? userOf(request.connection)
       if (complaint !== undefined) tell(request, user, 'Warn', `Answered ${status} to user '${user}': ${complaint}`)
       if (log.isEnabled('Trace')) log.write(request, 'Trace', `Answered ${status} to ${user}`)
@@ -213,10 +235,20 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
     },
     failed(request, reason) {
       tell(request, userOf(request.connection), 'Error', `Request failed by a fault of the agent: ${reason}`)
+      measure(request, 500)
       record(normal, request, undefined, 500, reason)
       log.end(request)
     },
   }
+}
+
+/** Names the guarded service that a connection was going to. */
+function endpointOf({ destination }: ConnectionFacts): Endpoint | undefined {
+  return destination && findEndpoint(destination.address, destination.port)
+}
+
+function nameOf(connection: ConnectionFacts): MeasuredEndpoint {
+  return endpointOf(connection)?.name ?? 'none'
 }
 
 /** Says how often a line came untold. */

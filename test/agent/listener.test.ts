@@ -28,6 +28,7 @@ function listener(t: TestContext) {
           throw new AgentError('LISTEN_FAILED', 'IO error: Failed to bind', { errno: setting.errno })
       },
       descriptor: () => 3,
+      openConnections: () => 0,
       close: async () => lose(),
     }
     servers.push(server)

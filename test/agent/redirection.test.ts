@@ -59,6 +59,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
         return desired.filter(({ address, port }) => !before.includes(`${address}:${port}`))
       },
       counters: () => ({}),
+      countRecords: () => 0,
       features: {} as Redirector['features'],
       isAttached: () => kernel.isAttached,
       detach,

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { type Command, parseArguments, USAGE } from '../../src/cli/arguments.ts'
+import { SERVICE_STATUS_USAGE } from '../../src/cli/service-arguments.ts'
 
 const split = (line: string) => line.split(' ').filter((word) => word !== '')
 const SERVICE: Command = { kind: 'service', configPath: undefined }
@@ -48,6 +49,46 @@ describe('parseArguments() accepts', () => {
   ]
   for (const [line, command] of rows) {
     test(`'${line}'`, () => assert.deepEqual(parseArguments(split(line)), command))
+  }
+})
+
+describe('parseArguments() reads the words after status', () => {
+  const ask = (changes: Record<string, unknown> = {}) =>
+    ({
+      kind: 'service-status',
+      output: { form: 'text' },
+      socket: undefined,
+      configPath: undefined,
+      ...changes,
+    }) as Command
+  const rows: readonly (readonly [line: string, command: Command])[] = [
+    ['status', ask()],
+    ['status --json', ask({ output: { form: 'json' } })],
+    ['status --textfile /x.prom', ask({ output: { form: 'textfile', file: '/x.prom' } })],
+    ['status --textfile=/x=y', ask({ output: { form: 'textfile', file: '/x=y' } })],
+    ['status --socket /s -c /c', ask({ socket: '/s', configPath: '/c' })],
+    ['status --config=/c --json', ask({ configPath: '/c', output: { form: 'json' } })],
+    ['status --help', { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }],
+    ['status --json -h', { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }],
+    ['help status', { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }],
+  ]
+  for (const [line, command] of rows) {
+    test(`'${line}'`, () => assert.deepEqual(parseArguments(split(line)), command))
+  }
+  const refusals: readonly (readonly [line: string, reason: string])[] = [
+    ['status now', "unexpected argument 'now'"],
+    ['status --wait 3', "unexpected option '--wait'"],
+    ['status --json=1', "unexpected option '--json=1'"],
+    ['status -s', "unexpected option '-s'"],
+    ['status --json --json', "option '--json' is given twice"],
+    ['status -c a --config b', "option '--config' is given twice"],
+    ['status --textfile', "option '--textfile' needs a value"],
+    ['status --socket=', "option '--socket' needs a value"],
+    ['status --json --textfile /x', "'--json' and '--textfile' exclude each other"],
+  ]
+  for (const [line, reason] of refusals) {
+    test(`not '${line}'`, () =>
+      assert.deepEqual(parseArguments(split(line)), { kind: 'usage-error', reason, usage: SERVICE_STATUS_USAGE }))
   }
 })
 

@@ -61,6 +61,7 @@ describe('parseConfig() reads', () => {
       eventFolder: '/var/log/azure-proxy-agent/events',
       latchKeyFolder: '/var/lib/azure-proxy-agent/keys',
       statusFolder: '/var/log/azure-proxy-agent',
+      controlSocket: '/run/azure-proxy-agent/agent.sock',
       monitorIntervalMs: 60_000,
       pollIntervalMs: 15_000,
       maxEventFileCount: 30,
@@ -78,6 +79,7 @@ describe('parseConfig() reads', () => {
 
   const defaults = {
     statusFolder: '/var/log/azure-proxy-agent',
+    controlSocket: '/run/azure-proxy-agent/agent.sock',
     monitorIntervalMs: 60_000,
     maxEventFileCount: 30,
     fileLogLevel: 'Info',

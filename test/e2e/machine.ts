@@ -81,6 +81,10 @@ export class Machine implements AsyncDisposable {
     return join(this.folder, 'proxy-agent.json')
   }
 
+  get controlSocket(): string {
+    return join(this.folder, 'agent.sock')
+  }
+
   /** The agent started last. @throws Error when none was */
   get agent(): AgentProcess {
     if (this.#agent === undefined) throw new Error('no agent was started on this machine')
@@ -94,6 +98,7 @@ export class Machine implements AsyncDisposable {
       eventFolder: join(this.folder, 'events'),
       latchKeyFolder: join(this.folder, 'keys'),
       statusFolder: join(this.folder, 'status'),
+      controlSocket: this.controlSocket,
       monitorIntervalInSeconds: 60,
       pollKeyStatusIntervalInSeconds: 1,
       ebpfProgramName: 'ebpf_cgroup.o',

@@ -104,6 +104,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     httpDate: () => DATE,
     authorize: (request) => authorizationValue(KEY, request),
     keyAfter: () => undefined,
+    isSelfProbe: (rawTarget) => rawTarget === '/probe-under-test',
     provision: () => ({ finished: true, errorMessage: '' }),
     statusJson: () => '{"status":"fake"}',
     hostClient: toLoopback,
@@ -160,6 +161,8 @@ function recordingObserver(told: Told[]): RequestObserver {
     connected: (connection, doubt) => void told.push(`connected ${from(connection)}${doubt ? `: ${doubt}` : ''}`),
     dismissed: (_connection, user, reason) => void told.push(`dismissed ${user ?? 'nobody'}: ${reason}`),
     rejected: (_connection, status, detail) => void told.push(`rejected ${status}: ${detail}`),
+    nowMs: () => performance.now(),
+    hostAnswered: () => undefined,
     started: (request) => void told.push(`started ${name(request)}`),
     note: (request, level, message) => void told.push(`note ${name(request)} ${level}: ${message}`),
     decided: (request, caller, verdict) =>

@@ -7,7 +7,9 @@ import { describeVerdict } from '../../src/rules/describe.ts'
 import { formatDivergence } from '../../src/rules/divergence.ts'
 import type { ConnectionLog } from '../../src/telemetry/connection-log.ts'
 import { createConnectionSummary } from '../../src/telemetry/connection-summary.ts'
+import { createDenials } from '../../src/telemetry/denials.ts'
 import type { ConnectionFacts, RequestFacts } from '../../src/telemetry/request-facts.ts'
+import { createRequestMetrics } from '../../src/telemetry/request-metrics.ts'
 import { createRequestObserver } from '../../src/telemetry/request-observer.ts'
 
 const ALICE: Caller = {
@@ -57,7 +59,19 @@ function observer(level: Level = 'Info') {
   }
   const normal = createConnectionSummary(() => time.ms)
   const denied = createConnectionSummary(() => time.ms)
-  const options = { log, normal, denied, monotonicMs: () => time.ms, describeVerdict, formatDivergence, claimsJson }
+  const metrics = createRequestMetrics()
+  const denials = createDenials(() => time.ms, describeVerdict)
+  const options = {
+    log,
+    normal,
+    denied,
+    metrics,
+    denials,
+    monotonicMs: () => time.ms,
+    describeVerdict,
+    formatDivergence,
+    claimsJson,
+  }
   const counts = (list: typeof normal) =>
     list
       .read()
@@ -74,6 +88,8 @@ function observer(level: Level = 'Info') {
     lines,
     request,
     observer: createRequestObserver(options),
+    metrics,
+    denials,
     normal: () => counts(normal),
     denied: () => counts(denied),
     /** Requests with lines that were not ended: such lines never reach the file. */

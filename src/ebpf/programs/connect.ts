@@ -11,7 +11,7 @@
  *     if netns has no listener                     proceed  (notServed, if the destination is guarded)
  *     if destination is that listener              remember "direct", proceed
  *     if destination is not guarded                forget, proceed
- *     if the caller is the agent                   forget, proceed  (skippedSelf)
+ *     if the caller is the agent                   forget, proceed  (skippedSelf); not if the entry is for its probe
  *     remember the caller with the socket          or refuse: the listener would turn an unknown caller away anyway,
  *                                                  and a record left under the same tuple by another must not serve it
  *     rewrite the destination to the listener      proceed  (redirected)
@@ -27,7 +27,7 @@ import { mov64 } from '../asm/alu.ts'
 import { FP, type Line, label, R0, R1, R2, R3, R4, R5, R6, R7, R8 } from '../asm/instruction.ts'
 import { call, exit, jump, jumpEq32, jumpEq64, jumpNe32, jumpNe64 } from '../asm/jump.ts'
 import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
-import { FLAG_DIRECT, FLAG_REDUCED, RECORD, RECORD_BYTES } from '../records.ts'
+import { FLAG_DIRECT, FLAG_REDUCED, POLICY_FOR_ALL, RECORD, RECORD_BYTES } from '../records.ts'
 import { describeCaller, identifyCaller, isReduced } from './caller.ts'
 import { IPPROTO_TCP, PROCEED, REFUSE, SOCK_ADDR } from './context.ts'
 import { count } from './counters.ts'
@@ -64,11 +64,16 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     ...zeroCallerPart(options),
     ...isDirect(),
 
+    load(R1, R7, 0, Word),
+    store(FP, STACK.policyValue, R1, Word), // policyValue = *entry
     ...identifyCaller(options), // selfKey = {tgid, start time}
     loadMap(R1, 'self'),
     ...stackAddress(R2, STACK.selfKey),
     call('map_lookup_elem'), // r0 = self[selfKey]
-    jumpNe64(R0, 0, 'self'), // if (r0) it is the agent
+    jumpEq64(R0, 0, 'not the agent'), // if (!r0) it is somebody else
+    load(R1, FP, STACK.policyValue, Word),
+    jumpNe32(R1, POLICY_FOR_ALL, 'self'), // if (policyValue != for all) it is the agent about its work
+    label('not the agent'),
     ...describeCaller(options), // record = all about the caller
 
     label('remember'),

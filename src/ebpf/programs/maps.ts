@@ -3,7 +3,7 @@
  *
  * | map         | who writes          | key                    | value     | means |
  * |-------------|---------------------|------------------------|-----------|-------|
- * | policy      | agent               | destination            | u32 1     | connections to there are redirected |
+ * | policy      | agent               | destination            | u32       | connections to there are redirected: 1 all but the agent's own, 2 all |
  * | served      | agent               | network namespace      | listener  | there, to this listener; elsewhere nothing is touched |
  * | self        | agent               | tgid + start time      | u32 1     | the agent: never redirected |
  * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no handshake |

@@ -7,6 +7,7 @@
  *     -144  selfKey          16
  *     -160  connectionKey    16
  *     -168  scratch           8   what a read of kernel memory returns
+ *     -172  policyValue       4   of the destination, while r7 is used for reading
  *     -176  counterKey        4
  */
 
@@ -18,5 +19,6 @@ export const STACK = {
   selfKey: -144,
   connectionKey: -160,
   scratch: -168,
+  policyValue: -172,
   counterKey: -176,
 } as const

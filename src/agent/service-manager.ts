@@ -1,0 +1,91 @@
+/**
+ * What the service manager is told: that the service is ready, how it is, that it stops, that it is alive.
+ *
+ * Nothing happens where there is no manager. A message that cannot be delivered is told once and never waited for.
+ * Source: sd_notify(3), sd_watchdog_enabled(3).
+ */
+
+import { describeError } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import { escapeControls } from '../base/text.ts'
+import type { NotifySocket } from '../sys/notify-socket.ts'
+
+export interface ServiceManager {
+  /** How long it waits for a beat before it ends the service; `undefined`: it does not. */
+  readonly watchdogMs: number | undefined
+  /** Start-up is over. Told once. */
+  ready(): void
+  /** One line for people; told when it has changed. */
+  status(text: string): void
+  /** The configuration is being read again. @returns to be called when that is done; nothing before `ready` */
+  reloading(): () => void
+  stopping(): void
+  /** Alive, and doing its work. */
+  beat(): void
+}
+
+export interface ServiceManagerEnv {
+  /** @throws when there is no such address */
+  readonly open: (address: string) => NotifySocket
+  readonly pid: number
+  /** Microseconds of CLOCK_MONOTONIC. */
+  readonly monotonicUs: () => bigint
+}
+
+/** The variables that are for this process alone. */
+const VARIABLES = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID'] as const
+
+/** Takes the manager's variables out of `environment`, so that no child inherits them, and opens the way to it. */
+export function joinServiceManager(
+  environment: Record<string, string | undefined>,
+  log: Log,
+  env: ServiceManagerEnv,
+): ServiceManager {
+  const [address, watchdogUsec, watchdogPid] = VARIABLES.map((name) => environment[name])
+  for (const name of VARIABLES) delete environment[name]
+  const socket = address ? open(address, log, env) : undefined
+  let isReady = false
+  let lastStatus = ''
+  let lastFailure: string | undefined
+
+  const send = (...lines: string[]) => {
+    const failure = socket?.send(lines.join('\n'))
+    if (failure !== undefined && failure !== lastFailure) log.warn(`The service manager does not listen: ${failure}`)
+    lastFailure = failure
+  }
+  return {
+    watchdogMs: socket && readWatchdogMs(watchdogUsec, watchdogPid, env.pid),
+    ready() {
+      if (!isReady) send('READY=1')
+      isReady = true
+    },
+    status(text) {
+      if (text === lastStatus) return
+      lastStatus = text
+      send(`STATUS=${escapeControls(text)}`)
+    },
+    reloading() {
+      if (!isReady) return () => undefined
+      send('RELOADING=1', `MONOTONIC_USEC=${env.monotonicUs()}`)
+      return () => send('READY=1')
+    },
+    stopping: () => send('STOPPING=1'),
+    beat: () => send('WATCHDOG=1'),
+  }
+}
+
+function open(address: string, log: Log, env: ServiceManagerEnv): NotifySocket | undefined {
+  try {
+    return env.open(address)
+  } catch (error) {
+    log.warn(`Cannot reach the service manager at NOTIFY_SOCKET: ${describeError(error)}`)
+    return undefined
+  }
+}
+
+/** The watchdog may be meant for another process that shares our environment. */
+function readWatchdogMs(usec: string | undefined, pid: string | undefined, ownPid: number): number | undefined {
+  if (usec === undefined || !/^[1-9]\d{0,15}$/.test(usec)) return undefined
+  if (pid !== undefined && pid !== String(ownPid)) return undefined
+  return Number(usec) / 1000
+}
