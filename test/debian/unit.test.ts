@@ -24,6 +24,10 @@ test('the unit starts before the network and never gives up, but for a configura
   assert.deepEqual(valuesOf('RestartPreventExitStatus'), ['78'])
 })
 
+test('the unit waits for the agent to be ready, and watches that it stays so', () => {
+  assert.deepEqual([valuesOf('Type'), valuesOf('WatchdogSec')], [['notify'], ['60']])
+})
+
 test('the unit keeps the key out of core files and swap', () => {
   assert.deepEqual([valuesOf('LimitCORE'), valuesOf('MemorySwapMax')], [['0'], ['0']])
 })
