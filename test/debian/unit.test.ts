@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
-import { IMDS, LISTENER, WIRESERVER } from '../../src/base/endpoints.ts'
+import { IMDS, LISTENER, SELF_PROBE, WIRESERVER } from '../../src/base/endpoints.ts'
 
 const FILE = join(dirname(dirname(import.meta.dirname)), 'debian', 'azure-proxy-agent.service')
 const TEXT = readFileSync(FILE, 'utf8')
@@ -13,7 +13,8 @@ const valuesOf = (name: string) => [...TEXT.matchAll(new RegExp(`^${name}=(.*)$`
 test('the unit lets the agent reach its host and its clients, and no other address', () => {
   assert.deepEqual(valuesOf('IPAddressDeny'), ['any'])
   const allowed = valuesOf('IPAddressAllow').flatMap((value) => value.split(' '))
-  assert.deepEqual(allowed.sort(), [IMDS.address, LISTENER.address, WIRESERVER.address].sort())
+  assert.deepEqual(allowed.sort(), ['127.0.0.0/8', IMDS.address, WIRESERVER.address].sort())
+  for (const { address } of [LISTENER, SELF_PROBE]) assert.match(address, /^127\./)
 })
 
 test('the unit starts before the network and never gives up, but for a configuration that cannot be used', () => {
