@@ -73,7 +73,7 @@ function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, 
   const headers = headersToHost(exchange, caller, stages, body.length)
   const authorization = stages.authorize({ method, path: target.path, query: target.query, headers, body })
   if (authorization !== undefined) headers.push(AUTHORIZATION_HEADER, authorization)
-  return { method, target: target.withoutFragment, headers, authorization, body }
+  return { method, target: target.withoutFragment, headers, authorization, body, uid: caller.uid }
 }
 
 function unsignedRequest(
@@ -84,7 +84,7 @@ function unsignedRequest(
 ): HostRequest {
   const { method, target, turn } = exchange
   const headers = headersToHost(exchange, caller, stages, turn.head.bodyBytes)
-  return { method, target: target.withoutFragment, headers, authorization: undefined, body }
+  return { method, target: target.withoutFragment, headers, authorization: undefined, body, uid: caller.uid }
 }
 
 function headersToHost(

@@ -19,6 +19,8 @@ export interface HostClient {
 
 export const HOST_CLIENT_DEFAULTS: HostClientOptions = {
   maxConnections: 128,
+  maxConnectionsPerUser: 32,
+  reservedConnections: 16,
   connectTimeoutMs: 5_000,
   headTimeoutMs: 130_000,
   bodyTimeoutMs: 60_000,

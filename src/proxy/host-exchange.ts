@@ -12,6 +12,8 @@ export interface HostRequest {
   readonly authorization: string | undefined
   /** Whole body, a stream, or nothing. */
   readonly body: Buffer | Readable | undefined
+  /** User id of whoever asks: on whose share of the connections it goes. */
+  readonly uid: number
 }
 
 /** Receives the host's answer. After `onEnd` or `onError` nothing more is called. */
@@ -51,6 +53,10 @@ export interface HostAddress {
 export interface HostClientOptions {
   /** Connections to one destination; further requests wait. */
   readonly maxConnections: number
+  /** Of these, how many one user's requests have at one time, root excepted. */
+  readonly maxConnectionsPerUser: number
+  /** Of `maxConnections`, those that only root's requests have. */
+  readonly reservedConnections: number
   readonly connectTimeoutMs: number
   /** Time from the request to the head of its answer. Scheduled events may take two minutes the first time. */
   readonly headTimeoutMs: number

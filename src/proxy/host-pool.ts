@@ -1,5 +1,6 @@
 /**
- * Connections to one destination: idle ones are used again, the latest first; requests beyond the limit wait in turn.
+ * Connections to one destination: idle ones are used again, the latest first; requests beyond the limits wait, and users take
+ * turns. What one user makes the host slow with costs his own requests their place and nobody else's.
  *
  * Hosts close idle connections without a word. So one that has been idle for a while is not used any more, and a request
  * that meets a closed one fails as stale: whoever sent it knows whether it may be sent again.
@@ -20,12 +21,26 @@ const MAX_IDLE_MS = 4000
 /** How often times are looked at, while there is a connection. */
 const CHECK_INTERVAL_MS = 1000
 
+/** What one user has of the connections, and waits for. */
+interface User {
+  readonly uid: number
+  inUse: number
+  readonly waiting: Set<Queued>
+}
+
 interface Queued {
+  readonly user: User
   readonly request: HostRequest
   readonly body: Buffer | undefined
   readonly handler: HostAnswerHandler
   readonly sinceMs: number
   exchange: HostExchange | undefined
+}
+
+/** A connection, and for whom it works; `undefined`: for nobody. */
+interface Slot {
+  readonly connection: HostConnection
+  user: User | undefined
 }
 
 /** Makes a pool without connections. */
@@ -34,9 +49,12 @@ export function createHostPool(
   options: HostClientOptions,
   monotonicMs: () => number = () => performance.now(),
 ): HostPool {
-  const open = new Set<HostConnection>()
-  const idle: HostConnection[] = []
-  const queue = new Set<Queued>()
+  const open = new Set<Slot>()
+  const idle: Slot[] = []
+  /** Those who have or want a connection. Of those who wait, the first is the next to be served. */
+  const users = new Map<number, User>()
+  /** Connections that work for others than root. */
+  let shared = 0
   let timer: NodeJS.Timeout | undefined
   const limits: Readonly<Record<Waiting['for'], { readonly ms: number; readonly reason: string }>> = {
     connection: { ms: options.connectTimeoutMs, reason: 'the host did not accept the connection in time' },
@@ -51,58 +69,110 @@ export function createHostPool(
     Math.min(CHECK_INTERVAL_MS, options.connectTimeoutMs / 4, options.headTimeoutMs / 4, options.bodyTimeoutMs / 4),
   )
 
+  const userOf = (uid: number): User => {
+    let user = users.get(uid)
+    if (user === undefined) {
+      user = { uid, inUse: 0, waiting: new Set() }
+      users.set(uid, user)
+    }
+    return user
+  }
+  const forget = (user: User) => {
+    if (user.inUse === 0 && user.waiting.size === 0) users.delete(user.uid)
+  }
+  const mayHaveMore = ({ uid, inUse }: User) =>
+    uid === 0 ||
+    (inUse < options.maxConnectionsPerUser && shared < options.maxConnections - options.reservedConnections)
+
+  /** Takes the request whose turn it is. Its user goes to the end of the line. */
+  const takeNext = (): Queued | undefined => {
+    for (const user of users.values()) {
+      const [next] = user.waiting
+      if (next === undefined || !mayHaveMore(user)) continue
+      user.waiting.delete(next)
+      users.delete(user.uid)
+      users.set(user.uid, user)
+      return next
+    }
+    return undefined
+  }
   const check = () => {
     const nowMs = monotonicMs()
-    for (const connection of open) {
+    for (const { connection } of open) {
       const { ms, reason } = limits[connection.waiting.for]
       if (nowMs - connection.waiting.sinceMs >= ms) connection.fail(reason)
     }
-    for (const queued of queue) {
-      if (nowMs - queued.sinceMs < options.headTimeoutMs) continue
-      queue.delete(queued)
-      queued.handler.onError({ isConnected: false, isStale: false, reason: 'all connections to the host are busy' })
+    for (const user of users.values()) {
+      for (const queued of user.waiting) {
+        if (nowMs - queued.sinceMs < options.headTimeoutMs) break
+        giveUp(queued, 'all connections to the host are busy')
+      }
     }
-    if (open.size === 0 && queue.size === 0) {
+    if (open.size === 0 && users.size === 0) {
       clearInterval(timer)
       timer = undefined
     }
   }
-  const start = (queued: Queued, connection: HostConnection) => {
-    queued.exchange = connection.send(queued.request, queued.body, queued.handler)
+  const giveUp = (queued: Queued, reason: string) => {
+    queued.user.waiting.delete(queued)
+    forget(queued.user)
+    queued.handler.onError({ isConnected: false, isStale: false, reason })
+  }
+  const start = (queued: Queued, slot: Slot) => {
+    const { user } = queued
+    slot.user = user
+    user.inUse++
+    if (user.uid !== 0) shared++
+    queued.exchange = slot.connection.send(queued.request, queued.body, queued.handler)
+  }
+  /** The connection works for nobody any more. */
+  const release = (slot: Slot) => {
+    const { user } = slot
+    if (user === undefined) return
+    slot.user = undefined
+    user.inUse--
+    if (user.uid !== 0) shared--
+    forget(user)
+  }
+  /** Gives the request a connection, or makes it wait for one. */
+  const serve = (queued: Queued) => {
+    const free = takeFresh(idle, monotonicMs())
+    if (free !== undefined) start(queued, free)
+    else if (open.size < options.maxConnections) openFor(queued)
+    else queued.user.waiting.add(queued)
   }
   const openFor = (queued: Queued) => {
     const connection = openHostConnection(destination, monotonicMs, {
-      onIdle(free) {
-        const [next] = queue
-        if (next === undefined) return void idle.push(free)
-        queue.delete(next)
-        start(next, free)
+      onIdle() {
+        release(slot)
+        const next = takeNext()
+        if (next === undefined) idle.push(slot)
+        else start(next, slot)
       },
-      onClosed(closed) {
-        open.delete(closed)
-        const at = idle.indexOf(closed)
+      onClosed() {
+        release(slot)
+        open.delete(slot)
+        const at = idle.indexOf(slot)
         if (at !== -1) idle.splice(at, 1)
-        const [next] = queue
-        if (next === undefined || open.size >= options.maxConnections) return
-        queue.delete(next)
-        openFor(next)
+        const next = takeNext()
+        if (next !== undefined) serve(next)
       },
     })
-    open.add(connection)
+    const slot: Slot = { connection, user: undefined }
+    open.add(slot)
     timer ??= setInterval(check, intervalMs).unref()
-    start(queued, connection)
+    start(queued, slot)
   }
   return {
     send(request, body, handler) {
-      const queued: Queued = { request, body, handler, sinceMs: monotonicMs(), exchange: undefined }
-      const free = takeFresh(idle, monotonicMs())
-      if (free !== undefined) start(queued, free)
-      else if (open.size < options.maxConnections) openFor(queued)
-      else queue.add(queued)
+      const user = userOf(request.uid)
+      const queued: Queued = { user, request, body, handler, sinceMs: monotonicMs(), exchange: undefined }
+      if (mayHaveMore(user)) serve(queued)
+      else user.waiting.add(queued)
       return {
         resume: () => queued.exchange?.resume(),
         abort() {
-          queue.delete(queued)
+          if (user.waiting.delete(queued)) forget(user)
           queued.exchange?.abort()
         },
       }
@@ -110,18 +180,16 @@ export function createHostPool(
     close() {
       clearInterval(timer)
       timer = undefined
-      for (const queued of queue) {
-        queued.handler.onError({ isConnected: false, isStale: false, reason: 'the agent is stopping' })
-      }
-      queue.clear()
-      for (const connection of [...open]) connection.fail('the agent is stopping')
+      for (const user of [...users.values()])
+        for (const queued of [...user.waiting]) giveUp(queued, 'the agent is stopping')
+      for (const { connection } of [...open]) connection.fail('the agent is stopping')
     },
   }
 }
 
 /** Takes the connection used last, if it has not been idle for long; the others have been idle for longer. */
-function takeFresh(idle: HostConnection[], nowMs: number): HostConnection | undefined {
+function takeFresh(idle: Slot[], nowMs: number): Slot | undefined {
   const latest = idle.at(-1)
-  if (latest === undefined || nowMs - latest.waiting.sinceMs >= MAX_IDLE_MS) return undefined
+  if (latest === undefined || nowMs - latest.connection.waiting.sinceMs >= MAX_IDLE_MS) return undefined
   return idle.pop()
 }

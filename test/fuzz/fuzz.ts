@@ -213,6 +213,7 @@ async function runClient(machine: Machine, job: Job): Promise<{ findings: Findin
   child.stderr.on('data', (chunk) => {
     stderr += chunk
   })
+  const closed = once(child, 'close')
   const findings: Finding[] = []
   let summary: Summary | undefined
   for await (const text of createInterface({ input: child.stdout })) {
@@ -220,7 +221,8 @@ async function runClient(machine: Machine, job: Job): Promise<{ findings: Findin
     if ('finding' in line) findings.push(line.finding)
     else summary = line.summary
   }
-  if (summary === undefined) throw new Error(`a client ended without its summary: ${stderr}`)
+  const [code] = await closed
+  if (summary === undefined) throw new Error(`a client ended without its summary, ${code}: ${stderr}`)
   return { findings, summary }
 }
 
