@@ -28,6 +28,7 @@ import { createContentHashes } from '../identity/content-hash.ts'
 import type { IdentityEnv } from '../identity/identify.ts'
 import { procReader, readHostNamespaces } from '../identity/process.ts'
 import { createUserDirectory, userDirectoryEnv } from '../identity/users.ts'
+import { createBodyBudget } from '../proxy/body-budget.ts'
 import { createControlServer } from '../proxy/control-server.ts'
 import { createHostClient, type HostClient } from '../proxy/host-client.ts'
 import { createProxyServer, type ProxyServer } from '../proxy/server.ts'
@@ -421,6 +422,7 @@ function buildStages(
     provision: (query) => answerProvision(query, keeper, provisioning),
     statusJson: () => JSON.stringify(telling.board.document()),
     hostClient,
+    bodyBudget: createBodyBudget(),
     observer: telling.observer,
   }
 }

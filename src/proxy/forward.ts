@@ -42,11 +42,13 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
     const make = isExempt ? () => unsignedRequest(exchange, caller, stages, undefined) : undefined
     return carry(exchange, caller, stages, make ?? (() => signedRequest(exchange, caller, stages, NO_BODY)))
   }
-  turn.invite()
   if (isExempt) {
+    turn.invite()
     const upload = unsignedRequest(exchange, caller, stages, turn.streamBody(MAX_UPLOAD_BODY_BYTES))
     return carry(exchange, caller, stages, () => upload)
   }
+  await room(exchange, caller, stages)
+  turn.invite()
   const result = await turn.readBody(MAX_SIGNED_BODY_BYTES)
   if (result.kind === 'whole') {
     return carry(exchange, caller, stages, () => signedRequest(exchange, caller, stages, result.body))
@@ -54,6 +56,17 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
   const { answer, detail } = BODY_FAULTS[result.kind]
   stages.observer.finished(exchange, caller, answer.status, detail)
   sendAnswer(turn, answer)
+}
+
+/** Waits until there is room for the body of the request, which is kept until the request is over. */
+function room({ turn }: Exchange, { uid }: Caller, { bodyBudget }: ProxyStages): Promise<void> {
+  return new Promise((resolve) => {
+    const giveBack = bodyBudget.take(uid, turn.head.bodyBytes ?? MAX_SIGNED_BODY_BYTES, resolve)
+    turn.onOver = () => {
+      giveBack()
+      resolve()
+    }
+  })
 }
 
 /** What becomes of a request whose body did not come whole. */

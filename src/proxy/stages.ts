@@ -6,6 +6,7 @@ import type { SignableRequest } from '../channel/sign.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
 import type { RequestObserver } from '../telemetry/request-observer.ts'
+import type { BodyBudget } from './body-budget.ts'
 import type { Attribution } from './exchange.ts'
 import type { HostClient } from './host-client.ts'
 
@@ -34,6 +35,7 @@ export interface ProxyStages {
   /** The status document as JSON text. */
   statusJson(): string
   readonly hostClient: HostClient
+  readonly bodyBudget: BodyBudget
   readonly observer: RequestObserver
 }
 

@@ -51,7 +51,7 @@ const SETTLE_MS = 20_000 * SLOWNESS
 /** Sound and unsound requests. */
 export async function fuzzRequests(options: FuzzOptions): Promise<FuzzReport> {
   await using machine = await createMachine({ config: { fileLogLevel: 'Info' } })
-  return watch(machine, 'requests', options, await judgeRecords(machine))
+  return await watch(machine, 'requests', options, await judgeRecords(machine))
 }
 
 /** Sound and unsound answers of the host. */
@@ -61,7 +61,7 @@ export async function fuzzAnswers(options: FuzzOptions): Promise<FuzzReport> {
     config: { fileLogLevel: 'Info' },
   })
   await startToldHost(machine)
-  return watch(machine, 'answers', options)
+  return await watch(machine, 'answers', options)
 }
 
 /**
@@ -221,8 +221,8 @@ async function runClient(machine: Machine, job: Job): Promise<{ findings: Findin
     if ('finding' in line) findings.push(line.finding)
     else summary = line.summary
   }
-  const [code] = await closed
-  if (summary === undefined) throw new Error(`a client ended without its summary, ${code}: ${stderr}`)
+  const [code, signal] = await closed
+  if (summary === undefined) throw new Error(`a client ended without its summary, ${code ?? signal}: ${stderr}`)
   return { findings, summary }
 }
 

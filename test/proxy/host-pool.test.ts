@@ -123,8 +123,10 @@ describe('createHostPool()', () => {
   })
 
   test('gives the connections of requests that were not answered in time to those who wait', async (t) => {
-    const { ask, arrived, ended } = await start(t, { headTimeoutMs: 100 })
-    for (const target of ['/m1', '/m2', '/m3', '/m4']) ask(MALLORY, target)
+    const { ask, arrived, ended } = await start(t, { headTimeoutMs: 400 })
+    for (const target of ['/m1', '/m2']) ask(MALLORY, target)
+    await arrived('/m1', '/m2')
+    for (const target of ['/m3', '/m4']) ask(MALLORY, target)
     while (ended.length < 2) await delay(5)
     assert.deepEqual(ended.slice(0, 2), [
       '/m1: the host did not answer in time',

@@ -5,6 +5,7 @@ import { HOSTGA, IMDS, WIRESERVER } from '../../src/base/endpoints.ts'
 import { type LatchedKey, SecretKey } from '../../src/channel/secret-key.ts'
 import { authorizationValue } from '../../src/channel/sign.ts'
 import type { Caller } from '../../src/identity/caller.ts'
+import { createBodyBudget } from '../../src/proxy/body-budget.ts'
 import type { Attribution } from '../../src/proxy/exchange.ts'
 import { createHostClient, HOST_CLIENT_DEFAULTS, type HostClient } from '../../src/proxy/host-client.ts'
 import type { HostClientOptions } from '../../src/proxy/host-exchange.ts'
@@ -108,6 +109,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     provision: () => ({ finished: true, errorMessage: '' }),
     statusJson: () => '{"status":"fake"}',
     hostClient: toLoopback,
+    bodyBudget: createBodyBudget(),
     observer: recordingObserver(toldLines),
   }
   const server = createProxyServer(stages, () => performance.now(), { ...PROXY_SERVER_DEFAULTS, ...settings.server })

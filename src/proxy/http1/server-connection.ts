@@ -13,6 +13,7 @@
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { renderAnswerHead } from './answer-head.ts'
+import { createBodyCollector } from './body-collector.ts'
 import { type BodyReader, type BodyState, createBodyReader } from './body-reader.ts'
 import type { Fields } from './fields.ts'
 import { createHeadCollector, type HeadCollector } from './head-collector.ts'
@@ -66,6 +67,8 @@ export interface Turn {
   readonly hasBegun: boolean
   /** Called when the client goes away before its answer is complete. */
   onGone: (() => void) | undefined
+  /** Called when the turn is over, whether with its answer or without. */
+  onOver: (() => void) | undefined
   /** Called when more of the answer can be written, after `write` gave false. */
   onDrain: (() => void) | undefined
   /** Tells a client that waits for it to send its body; nothing to others. */
@@ -415,6 +418,7 @@ type Framing = 'length' | 'chunks' | 'close' | 'none'
 class ConnectionTurn implements Turn {
   readonly head: RequestHead
   onGone: (() => void) | undefined
+  onOver: (() => void) | undefined
   onDrain: (() => void) | undefined
   hasBegun = false
   readonly #connection: ServerConnection
@@ -436,11 +440,12 @@ class ConnectionTurn implements Turn {
   /** The connection has ended. */
   leave(): void {
     this.onGone?.()
+    this.onOver?.()
   }
 
   invite(): void {
     const { expect, isOld } = this.head
-    if (expect?.toLowerCase() === '100-continue' && !isOld && !this.hasBegun) {
+    if (expect?.toLowerCase() === '100-continue' && !isOld && !this.hasBegun && !this.isGone) {
       this.#isInvited = true
       this.#connection.write(CONTINUE)
     }
@@ -448,20 +453,20 @@ class ConnectionTurn implements Turn {
 
   readBody(maxBytes: number): Promise<BodyResult> {
     return new Promise((resolve) => {
-      const pieces: Buffer[] = []
-      let sizeBytes = 0
+      if (this.isGone) return void resolve({ kind: 'gone' })
+      const body = createBodyCollector()
+      let isTooLarge = false
       this.#connection.pour({
         onData(piece) {
-          sizeBytes += piece.length
-          if (sizeBytes <= maxBytes) pieces.push(piece)
+          isTooLarge ||= body.sizeBytes + piece.length > maxBytes
+          if (!isTooLarge) body.add(piece)
           else {
-            pieces.length = 0
+            body.take()
             resolve({ kind: 'too-large' })
           }
           return true
         },
-        onEnd: () =>
-          resolve({ kind: 'whole', body: pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces) }),
+        onEnd: () => resolve({ kind: 'whole', body: body.take() }),
         onFault: (kind) => resolve({ kind }),
       })
     })
@@ -549,6 +554,8 @@ class ConnectionTurn implements Turn {
   #finish(): void {
     this.onGone = undefined
     this.onDrain = undefined
+    this.onOver?.()
+    this.onOver = undefined
     this.#connection.endTurn(this.#isLast)
   }
 }
