@@ -18,15 +18,15 @@ import type { RequestLine, RequestTarget } from '../base/request-target.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
 import type { CanonicalCode } from './canonical-failure.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
-import { CanonicalMatcher } from './canonical-pattern.ts'
+import { readCanonicalRequest } from './canonical-pattern.ts'
 import { canonicalizeParts } from './canonicalize.ts'
 import type { Divergence } from './divergence.ts'
 import { rawUri } from './divergence.ts'
 import { isExemptUpload } from './exempt-upload.ts'
 import { Holdings } from './holdings.ts'
-import { LegacyRequest } from './match.ts'
+import { readLegacyRequest } from './match.ts'
 import type { RuleCaller } from './selectors.ts'
-import type { CompiledPrivilege, EndpointPolicy } from './snapshot.ts'
+import type { EndpointPolicy } from './snapshot.ts'
 
 /** `off` ignores the canonical matcher, `shadow` compares it, `enforce` lets it deny. */
 export type CanonicalMode = 'off' | 'shadow' | 'enforce'
@@ -127,38 +127,32 @@ function conclude(
 
 function askLegacy(policy: EndpointPolicy, holdings: Holdings, target: RequestTarget): RulesVerdict {
   if (policy.mode === 'disabled') return DISABLED
-  const request = new LegacyRequest(target)
-  return weigh(policy, holdings, (privilege) => request.matches(privilege.legacy))
+  return weigh(policy, holdings, policy.legacyPatterns.find(readLegacyRequest(target)))
 }
 
 function askCanonical(policy: EndpointPolicy, holdings: Holdings, method: string, target: RequestTarget): RulesVerdict {
   if (policy.mode === 'disabled') return DISABLED
   const request = canonicalizeParts(method, target)
   if (isCanonicalFailure(request)) return { allowed: false, reason: { kind: 'canonical-error', code: request.code } }
-  const matcher = new CanonicalMatcher(request)
-  return weigh(policy, holdings, ({ canonical }) => canonical !== undefined && matcher.matches(canonical))
+  return weigh(policy, holdings, policy.canonicalPatterns.find(readCanonicalRequest(request)))
 }
 
 const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.freeze({ kind: 'mode-disabled' }) })
 
-/** One grant suffices; matching privileges without any deny; the default access is for what no privilege mentions. */
-function weigh(
-  policy: EndpointPolicy,
-  holdings: Holdings,
-  matches: (privilege: CompiledPrivilege) => boolean,
-): RulesVerdict {
-  const matching: string[] = []
-  for (const privilege of policy.privileges) {
-    if (!matches(privilege)) continue
+/**
+ * One grant suffices; matching privileges without any deny; the default access is for what no privilege mentions.
+ * @param matching places of the privileges that match the request; the first of them that is granted is named
+ */
+function weigh(policy: EndpointPolicy, holdings: Holdings, matching: readonly number[]): RulesVerdict {
+  if (matching.length === 0) return { allowed: policy.defaultAllowed, reason: { kind: 'default-access' } }
+  const privileges = matching.map((place) => policy.privileges[place]!)
+  for (const privilege of privileges) {
     const grant = holdings.findGrant(privilege)
-    if (grant !== undefined) {
-      const { role, identity } = grant
-      return { allowed: true, reason: { kind: 'granted', privilege: privilege.name, role, identity: identity.name } }
-    }
-    matching.push(privilege.name)
+    if (grant === undefined) continue
+    const { role, identity } = grant
+    return { allowed: true, reason: { kind: 'granted', privilege: privilege.name, role, identity: identity.name } }
   }
-  if (matching.length > 0) return { allowed: false, reason: { kind: 'not-granted', privileges: matching } }
-  return { allowed: policy.defaultAllowed, reason: { kind: 'default-access' } }
+  return { allowed: false, reason: { kind: 'not-granted', privileges: privileges.map(({ name }) => name) } }
 }
 
 function describeDivergence(

@@ -6,8 +6,8 @@
  */
 
 import type { RequestTarget } from '../base/request-target.ts'
+import type { Pattern, ReadRequest } from './pattern-index.ts'
 import { decodeLossy } from './percent.ts'
-import { beginsWith } from './prefix.ts'
 import { literalParts } from './query.ts'
 
 /** A privilege as this matcher reads it: all in Unicode lower case, nothing percent-decoded. */
@@ -27,47 +27,34 @@ export function compileLegacyPattern(
   return { path: path.toLowerCase(), query: [...new Map(query)] }
 }
 
+/** Writes a pattern for `PatternIndex`. */
+export function legacyPattern({ path, query }: LegacyPattern): Pattern {
+  return { prefix: path, parameters: query.map(([name, value]) => ({ name, values: [value] })) }
+}
+
 /**
- * One request, read once for all privileges it is compared with. The query is taken apart only when a privilege asks for it.
+ * Reads one request, once for all privileges. The query is taken apart only when a privilege asks for it.
  *
- * A path may carry a `?` of its own (from `%3F`): what follows is a second query, read after the real one.
+ * The path is decoded once and in Unicode lower case. It may carry a `?` of its own (from `%3F`): what follows is a second query,
+ * read after the real one.
  */
-export class LegacyRequest {
-  /** Decoded once, in Unicode lower case, up to the embedded `?`. */
-  readonly path: string
-  readonly #embeddedQuery: string
-  readonly #query: string
-  #parameters: ReadonlyMap<string, string> | undefined
-
-  constructor(target: RequestTarget) {
-    const path = decodeLossy(target.path).toLowerCase()
-    const mark = path.indexOf('?')
-    this.path = mark === -1 ? path : path.slice(0, mark)
-    this.#embeddedQuery = mark === -1 ? '' : path.slice(mark + 1)
-    this.#query = target.query
-  }
-
-  /** Tells whether the path starts with the pattern's and every parameter it names has the value it names. */
-  matches(pattern: LegacyPattern): boolean {
-    if (!beginsWith(this.path, pattern.path)) return false
-    if (pattern.query.length === 0) return true
-    this.#parameters ??= firstValues([this.#query, this.#embeddedQuery])
-    for (const [name, value] of pattern.query) {
-      if (this.#parameters.get(name) !== value) return false
-    }
-    return true
-  }
+export function readLegacyRequest(target: RequestTarget): ReadRequest {
+  const decoded = decodeLossy(target.path).toLowerCase()
+  const mark = decoded.indexOf('?')
+  if (mark === -1) return { path: decoded, parameters: () => firstValues([target.query]) }
+  const embeddedQuery = decoded.slice(mark + 1)
+  return { path: decoded.slice(0, mark), parameters: () => firstValues([target.query, embeddedQuery]) }
 }
 
 /** Of several parameters with one name only the first is seen. `+` is a plus. */
-function firstValues(queries: readonly string[]): ReadonlyMap<string, string> {
-  const parameters = new Map<string, string>()
+function firstValues(queries: readonly string[]): ReadonlyMap<string, readonly string[]> {
+  const parameters = new Map<string, readonly string[]>()
   for (const query of queries) {
     if (query === '') continue
     const parts = literalParts(query)
     for (let at = 0; at < parts.length; at += 2) {
       const name = parts[at]!.toLowerCase()
-      if (!parameters.has(name)) parameters.set(name, parts[at + 1]!.toLowerCase())
+      if (!parameters.has(name)) parameters.set(name, [parts[at + 1]!.toLowerCase()])
     }
   }
   return parameters

@@ -61,12 +61,11 @@ export class ComparableCaller {
     this.caller = caller
   }
 
-  /** Tells whether the caller runs this file; `comparable` is a path as `compileIdentity` writes it. */
-  runs(comparable: string): boolean {
+  /** The executable as `compileIdentity` writes a path; `undefined` when it is not known. */
+  get exePath(): string | undefined {
     const { exePath } = this.caller
-    if (exePath === undefined) return false
-    this.#exePath ??= comparablePath(exePath)
-    return this.#exePath === comparable
+    if (exePath !== undefined) this.#exePath ??= comparablePath(exePath)
+    return this.#exePath
   }
 
   /** A caller may be in thousands of groups and a document name thousands; with a few, looking is quicker than indexing. */
@@ -87,7 +86,7 @@ export function matchesIdentity(identity: CompiledIdentity, comparable: Comparab
     !identity.matchesNobody &&
     (identity.userName === undefined || identity.userName === caller.userName) &&
     (identity.processName === undefined || identity.processName === caller.processName) &&
-    (identity.comparableExePath === undefined || comparable.runs(identity.comparableExePath)) &&
+    (identity.comparableExePath === undefined || identity.comparableExePath === comparable.exePath) &&
     (identity.groupName === undefined || comparable.isIn(identity.groupName)) &&
     (identity.systemdUnit === undefined || identity.systemdUnit === caller.systemdUnit) &&
     (identity.containerId === undefined || identity.containerId === caller.containerId) &&

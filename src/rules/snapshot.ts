@@ -6,13 +6,13 @@
  * What looked odd is returned as warnings, for the caller to tell once.
  *
  * The result is as big as the document, never as big as privileges times identities: a privilege points to the roles that hold
- * it, a role to those it is assigned to, and `holdings.ts` walks these pointers when a request comes.
+ * it, a role to those it is assigned to, and `holdings.ts` walks these pointers when a request comes. Privileges and identities are
+ * filed such that a request is compared with those that can match it.
  */
 
 import { createHash } from 'node:crypto'
 import type { EndpointName } from '../base/endpoints.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
-import type { CanonicalPattern } from './canonical-pattern.ts'
 import { compilePattern } from './canonical-pattern.ts'
 import type {
   AccessControlRules,
@@ -23,8 +23,10 @@ import type {
   Role,
   RoleAssignment,
 } from './document.ts'
+import { IdentityIndex } from './identity-index.ts'
 import type { LegacyPattern } from './match.ts'
-import { compileLegacyPattern } from './match.ts'
+import { compileLegacyPattern, legacyPattern } from './match.ts'
+import { type Pattern, PatternIndex } from './pattern-index.ts'
 import type { CompiledIdentity } from './selectors.ts'
 import { compileIdentity, matchesEveryone } from './selectors.ts'
 
@@ -46,17 +48,21 @@ export interface EndpointPolicy {
   readonly defaultAllowed: boolean
   /** In the order of the document; order never changes a decision. */
   readonly privileges: readonly CompiledPrivilege[]
+  /** The same as each matcher reads them; those without a canonical form keep their place and never match. */
+  readonly legacyPatterns: PatternIndex
+  readonly canonicalPatterns: PatternIndex
   /** Those that are assigned to somebody, in the order of their first grant. */
   readonly roles: readonly CompiledRole[]
   /** All that are defined, assigned or not. */
   readonly identities: readonly CompiledIdentity[]
+  readonly identityIndex: IdentityIndex
+  /** What each identity holds, by its index. */
+  readonly grantsByIdentity: readonly (readonly Grant[])[]
 }
 
 export interface CompiledPrivilege {
   readonly name: string
   readonly legacy: LegacyPattern
-  /** `undefined` when path or parameters have no canonical form: the canonical matcher then passes over the privilege. */
-  readonly canonical: CanonicalPattern | undefined
   /** Who brings it, in the order of their first grant. Empty: the privilege matches requests and grants nobody. */
   readonly roles: readonly CompiledRole[]
 }
@@ -64,8 +70,6 @@ export interface CompiledPrivilege {
 /** A role that somebody is assigned to. All its privileges share it, and all assignments of the role add up in it. */
 export interface CompiledRole {
   readonly name: string
-  /** Its place among the roles of its policy, from 0. */
-  readonly index: number
   /** By ascending position, one for each identity, never empty. */
   readonly grants: readonly Grant[]
 }
@@ -148,15 +152,14 @@ export function compileItem(item: AuthorizationItem, endpoint: EndpointName): Co
     warn('default-access-unknown', `Default access '${item.defaultAccess}' is not known, it counts as deny.`)
   }
   const identities = compileIdentities(item.rules?.identities ?? [], warn)
-  const { privileges, roles } = compilePrivileges(item.rules ?? {}, identities, warn)
   const result: EndpointPolicy = {
     id: item.id,
     hash: hashItem(item),
     mode: mode ?? 'enforce',
     defaultAllowed: access === 'allow',
-    privileges,
-    roles,
+    ...compilePrivileges(item.rules ?? {}, identities, warn),
     identities: [...identities.values()],
+    identityIndex: new IdentityIndex([...identities.values()]),
   }
   if (item.rules !== undefined) warnOfMissingSections(item.rules, warn)
   warnOfOmitted()
@@ -170,12 +173,12 @@ export function resolveMode(text: string): RuleMode | undefined {
 }
 
 /**
- * Computes the identity of an item's content: equal for equal content, whatever the order of its members was.
- * The id alone does not tell a change; hosts have sent new rules under an old id.
+ * Computes the identity of an item's content. The id alone does not tell a change; hosts have sent new rules under an old id.
+ * @param item as `document.ts` makes it, its members in one order whatever theirs was in the text
  * @returns SHA-256 in lower-case hexadecimal
  */
 export function hashItem(item: AuthorizationItem): string {
-  return createHash('sha256').update(JSON.stringify(item, sortMembers)).digest('hex')
+  return createHash('sha256').update(JSON.stringify(item)).digest('hex')
 }
 
 /** Most warnings of one item. Each becomes a line in a log, and a document can be made of nothing but faults. */
@@ -199,14 +202,6 @@ function collectWarnings(endpoint: EndpointName): { warnings: RuleWarning[]; war
   }
 }
 
-/** A replacer for JSON.stringify. The copies have no prototype, so that every member name stays a member. */
-function sortMembers(_key: string, value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
-  const sorted: Record<string, unknown> = Object.create(null)
-  for (const name of Object.keys(value).sort()) sorted[name] = (value as Record<string, unknown>)[name]
-  return sorted
-}
-
 function compileIdentities(identities: readonly Identity[], warn: Warn): Map<string, CompiledIdentity> {
   const compiled = new Map<string, CompiledIdentity>()
   for (const identity of lastByName(identities, 'identity', warn).values()) {
@@ -225,7 +220,7 @@ function compilePrivileges(
   rules: AccessControlRules,
   identities: ReadonlyMap<string, CompiledIdentity>,
   warn: Warn,
-): Pick<EndpointPolicy, 'privileges' | 'roles'> {
+): Pick<EndpointPolicy, 'privileges' | 'legacyPatterns' | 'canonicalPatterns' | 'roles' | 'grantsByIdentity'> {
   const privileges = lastByName(rules.privileges ?? [], 'privilege', warn)
   const definitions = lastByName(rules.roles ?? [], 'role', warn)
   const privilegesOf = findPrivileges(definitions, privileges, warn)
@@ -234,12 +229,13 @@ function compilePrivileges(
   for (const role of roles) {
     for (const name of privilegesOf.get(role.name) ?? []) holders.get(name)?.push(role)
   }
+  const patterns = [...privileges.values()].map((privilege) => compilePatterns(privilege, warn))
   return {
-    privileges: [...privileges.values()].map((privilege) => ({
-      ...compilePatterns(privilege, warn),
-      roles: holders.get(privilege.name) ?? [],
-    })),
+    privileges: [...holders].map(([name, roles], place) => ({ name, legacy: patterns[place]!.legacy, roles })),
+    legacyPatterns: new PatternIndex(patterns.map(({ legacy }) => legacyPattern(legacy))),
+    canonicalPatterns: new PatternIndex(patterns.map(({ canonical }) => canonical)),
     roles,
+    grantsByIdentity: sortGrants(roles, identities.size),
   }
 }
 
@@ -281,16 +277,27 @@ function compileRoles(
         warn('identity-undefined', `Identity '${name}' is not defined, role '${role}' is not assigned to it.`)
         continue
       }
-      const members = grants.get(role) ?? new Map<string, Grant>()
-      grants.set(role, members)
-      if (!members.has(name)) members.set(name, { role, identity, position })
+      const members = grants.getOrInsertComputed(role, () => new Map())
+      // Frozen here: a document can make a hundred thousand of them, and walking them later takes as long as all the rest.
+      if (!members.has(name)) members.set(name, Object.freeze({ role, identity, position }))
       position += 1
     }
   }
-  return [...grants].map(([name, members], index) => ({ name, index, grants: [...members.values()] }))
+  return [...grants].map(([name, members]) => ({ name, grants: [...members.values()] }))
 }
 
-function compilePatterns(privilege: Privilege, warn: Warn): Pick<CompiledPrivilege, 'name' | 'legacy' | 'canonical'> {
+function sortGrants(roles: readonly CompiledRole[], identities: number): Grant[][] {
+  const byIdentity = Array.from({ length: identities }, (): Grant[] => [])
+  for (const { grants } of roles) {
+    for (const grant of grants) byIdentity[grant.identity.index]!.push(grant)
+  }
+  return byIdentity
+}
+
+function compilePatterns(
+  privilege: Privilege,
+  warn: Warn,
+): { readonly legacy: LegacyPattern; readonly canonical: Pattern | undefined } {
   const { name, path, queryParameters } = privilege
   const legacy = compileLegacyPattern(path, queryParameters)
   if (legacy.query.length < Object.keys(queryParameters ?? {}).length) {
@@ -300,12 +307,12 @@ function compilePatterns(privilege: Privilege, warn: Warn): Pick<CompiledPrivile
     )
   }
   const canonical = compilePattern(legacy.path, legacy.query)
-  if (!isCanonicalFailure(canonical)) return { name, legacy, canonical }
+  if (!isCanonicalFailure(canonical)) return { legacy, canonical }
   warn(
     'privilege-not-canonical',
     `Privilege '${name}' failed canonicalization (${canonical.code}); dropping from canonical cache (legacy matcher unaffected). path=${path}`,
   )
-  return { name, legacy, canonical: undefined }
+  return { legacy, canonical: undefined }
 }
 
 function lastByName<Named extends { readonly name: string }>(

@@ -8,17 +8,71 @@
 import { decide } from '../../src/rules/decide.ts'
 import type { AuthorizationItem } from '../../src/rules/document.ts'
 import { compileItem } from '../../src/rules/snapshot.ts'
+import { type Cell, renderTable, round } from './table.ts'
 
 const ROUNDS = 7
 const CALLS = 2000
 
 const CALLER = { userName: 'alice', groups: ['users'], exePath: '/usr/bin/curl', processName: 'curl', elevated: false }
-const HIT = { method: 'GET', target: '/metadata/service-7/token?api-version=2018-02-01&resource=https%3A%2F%2Fx%2F' }
-const MISS = { method: 'GET', target: '/metadata/instance?api-version=2021-02-01' }
+const QUERY = '?api-version=2018-02-01&resource=https%3A%2F%2Fx%2F'
+const PARAMETERS = { 'api-version': '2018-02-01' }
 
-/** A document in which the caller holds the privilege that `HIT` needs, as the last of its identities. */
-function makeItem(privileges: number, identities: number): AuthorizationItem {
+/** Rule sets of the same size that differ in what makes a matcher work. */
+interface Shape {
+  readonly situation: string
+  path(index: number): string
+  readonly parameters: (index: number) => Readonly<Record<string, string>>
+  /** Whom the identities describe, all but the last, which is the caller. */
+  readonly identity?: (index: number) => Readonly<Record<string, string>>
+  /** Path and query of a request that the privilege of this index is for; 0 is the only one granted to the caller. */
+  target(index: number): string
+}
+
+const USUAL: Shape = {
+  situation: 'different paths',
+  path: (index) => `/metadata/service-${index}/token`,
+  parameters: () => PARAMETERS,
+  target: (index) => `/metadata/service-${index}/token${QUERY}`,
+}
+
+const SHAPES: readonly Shape[] = [
+  USUAL,
+  {
+    ...USUAL,
+    situation: 'long paths alike',
+    path: (index) => `/${'metadata/'.repeat(40)}${index}`,
+    target: (index) => `/${'metadata/'.repeat(40)}${index}${QUERY}`,
+  },
+  {
+    ...USUAL,
+    situation: 'paths in paths',
+    path: (index) => '/m'.repeat(index + 1),
+    target: (index) => `${'/m'.repeat(index + 1)}${QUERY}`,
+  },
+  {
+    ...USUAL,
+    situation: 'one path, a parameter',
+    path: () => '/metadata/token',
+    parameters: (index) => ({ ...PARAMETERS, resource: `https://x/${index}` }),
+    target: (index) => `/metadata/token?api-version=2018-02-01&resource=https%3A%2F%2Fx%2F${index}`,
+  },
+  {
+    ...USUAL,
+    situation: 'callers of one program',
+    identity: (index) => ({ userName: `user${index}`, exePath: '/usr/bin/curl' }),
+  },
+  {
+    ...USUAL,
+    situation: 'programs of one caller',
+    identity: (index) => ({ userName: 'alice', exePath: `/usr/bin/x${index}` }),
+  },
+]
+
+/** A document in which the caller holds the first privilege, and others hold all of them. */
+function makeItem(shape: Shape, privileges: number, identities: number): AuthorizationItem {
   const numbers = (count: number) => Array.from({ length: count }, (_, i) => i)
+  const others = numbers(identities - 1)
+  const describe = shape.identity ?? ((i: number) => ({ userName: `user${i}`, exePath: `/usr/bin/x${i}` }))
   return {
     defaultAccess: 'deny',
     mode: 'enforce',
@@ -26,17 +80,17 @@ function makeItem(privileges: number, identities: number): AuthorizationItem {
     rules: {
       privileges: numbers(privileges).map((i) => ({
         name: `p${i}`,
-        path: `/metadata/service-${i}/token`,
-        queryParameters: { 'api-version': '2018-02-01' },
+        path: shape.path(i),
+        queryParameters: shape.parameters(i),
       })),
       roles: numbers(privileges).map((i) => ({ name: `r${i}`, privileges: [`p${i}`] })),
       identities: [
-        ...numbers(identities - 1).map((i) => ({ name: `i${i}`, userName: `user${i}`, exePath: `/usr/bin/x${i}` })),
+        ...others.map((i) => ({ name: `i${i}`, ...describe(i) })),
         { name: 'last', userName: 'alice', exePath: '/usr/bin/curl' },
       ],
-      roleAssignments: numbers(Math.min(privileges, 8)).map((i) => ({
+      roleAssignments: numbers(privileges).map((i) => ({
         role: `r${i}`,
-        identities: [...numbers(identities - 1).map((n) => `i${n}`), 'last'],
+        identities: [...others.map((n) => `i${n}`), ...(i === 0 ? ['last'] : [])],
       })),
     },
   }
@@ -53,32 +107,41 @@ function best(calls: number, action: () => void): number {
   return bestUs
 }
 
-const rows: Record<string, number>[] = []
+type Row = Record<string, Cell>
+
+/** Granted: the caller holds what matches. Denied: others hold it. Missed: nothing matches. */
+function measure(shape: Shape, privileges: number, identities: number): Row {
+  const item = makeItem(shape, privileges, identities)
+  const compileMs = best(3, () => compileItem(item, 'imds')) / 1000
+  const { result: policy } = compileItem(item, 'imds')
+  const decideUs = (canonicalMode: 'off' | 'enforce', target: string) =>
+    Number(best(CALLS, () => decide(policy, 'imds', CALLER, { method: 'GET', target }, { canonicalMode })).toFixed(2))
+  const last = shape.target(privileges - 1)
+  return {
+    'rule set': shape.situation,
+    privileges,
+    identities,
+    'compile ms': round(compileMs),
+    'granted us': decideUs('off', shape.target(0)),
+    'denied us': decideUs('off', last),
+    'missed us': decideUs('off', `/x${last}`),
+    'granted us, both': decideUs('enforce', shape.target(0)),
+    'denied us, both': decideUs('enforce', last),
+    'missed us, both': decideUs('enforce', `/x${last}`),
+  }
+}
+
+const rows: Row[] = []
 for (const [privileges, identities] of [
   [10, 10],
+  [10, 100],
   [100, 10],
-  [100, 100],
   [1000, 10],
   [1000, 100],
 ] as const) {
-  const item = makeItem(privileges, identities)
-  const compileMs = best(3, () => compileItem(item, 'imds')) / 1000
-  const { result: policy } = compileItem(item, 'imds')
-  const decideUs = (canonicalMode: 'off' | 'enforce', request: typeof HIT) =>
-    best(CALLS, () => decide(policy, 'imds', CALLER, request, { canonicalMode }))
-  rows.push({
-    privileges,
-    identities,
-    'compile ms': Number(compileMs.toFixed(2)),
-    'hit us': Number(decideUs('off', HIT).toFixed(2)),
-    'miss us': Number(decideUs('off', MISS).toFixed(2)),
-    'hit us, canonical': Number(decideUs('enforce', HIT).toFixed(2)),
-    'miss us, canonical': Number(decideUs('enforce', MISS).toFixed(2)),
-  })
+  rows.push(measure(USUAL, privileges, identities))
 }
+for (const shape of SHAPES.slice(1)) rows.push(measure(shape, 1000, 100))
 
-const names = Object.keys(rows[0] as object)
-const line = (cells: readonly (string | number)[]) =>
-  cells.map((cell, i) => String(cell).padStart((names[i] as string).length + 2)).join('')
-process.stdout.write(`${[line(names), ...rows.map((row) => line(Object.values(row)))].join('\n')}\n`)
+process.stdout.write(renderTable(rows))
 process.stdout.write(`${JSON.stringify({ bench: 'rules', node: process.version, rows })}\n`)

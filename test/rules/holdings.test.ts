@@ -90,7 +90,7 @@ describe('findGrant() names the first grant of the document', () => {
   })
 })
 
-test('findGrant() compares an identity once, however many roles and privileges lead to it', () => {
+test('findGrant() looks for the identities of the caller once, however many roles and privileges lead to them', () => {
   const names = Array.from({ length: 40 }, (_, index) => `n${index}`)
   const policy = policyWith({
     privileges: names.map((name) => ({ name, path: '/' })),
@@ -108,5 +108,5 @@ test('findGrant() compares an identity once, however many roles and privileges l
   }
   const holdings = new Holdings(policy, caller)
   for (const privilege of policy.privileges) assert.equal(holdings.findGrant(privilege), undefined)
-  assert.equal(looks, names.length)
+  assert.equal(looks, 1)
 })
