@@ -145,14 +145,17 @@ const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.fre
  */
 function weigh(policy: EndpointPolicy, holdings: Holdings, matching: readonly number[]): RulesVerdict {
   if (matching.length === 0) return { allowed: policy.defaultAllowed, reason: { kind: 'default-access' } }
-  const privileges = matching.map((place) => policy.privileges[place]!)
-  for (const privilege of privileges) {
+  const privileges: string[] = []
+  for (const place of matching) {
+    const privilege = policy.privileges[place]!
     const grant = holdings.findGrant(privilege)
-    if (grant === undefined) continue
-    const { role, identity } = grant
-    return { allowed: true, reason: { kind: 'granted', privilege: privilege.name, role, identity: identity.name } }
+    if (grant !== undefined) {
+      const { role, identity } = grant
+      return { allowed: true, reason: { kind: 'granted', privilege: privilege.name, role, identity: identity.name } }
+    }
+    privileges.push(privilege.name)
   }
-  return { allowed: false, reason: { kind: 'not-granted', privileges: privileges.map(({ name }) => name) } }
+  return { allowed: false, reason: { kind: 'not-granted', privileges } }
 }
 
 function describeDivergence(

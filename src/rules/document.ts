@@ -86,10 +86,13 @@ export interface RoleAssignment {
 export const MAX_LIST_LENGTH = 2000
 
 /**
- * Most references and query parameters in all lists of one item together. Compiling and deciding take work in proportion to
- * them, and lists of the length above would still multiply to millions.
+ * Most references in all roles and assignments of one item together. Compiling takes work in proportion to them, and so does a
+ * decision at worst; the lists above would still multiply to millions. Enough for a thousand roles of two hundred identities.
  */
-export const MAX_REFERENCES = 10_000
+export const MAX_REFERENCES = 200_000
+
+/** Most query parameters in all privileges of one item together, likewise. */
+export const MAX_PARAMETERS = 10_000
 
 /** Longest name, id or mode, in UTF-16 code units: warnings and reasons repeat these, a role's name once for each reference. */
 export const MAX_NAME_LENGTH = 1024
@@ -244,7 +247,11 @@ function accessControl(each: v.GenericSchema<unknown, Identity>) {
     v.transform((received): AccessControlRules => present<AccessControlRules>(received)),
     v.check(
       (rules) => countReferences(rules) <= MAX_REFERENCES,
-      ({ input }) => tooMany(countReferences(input), 'references and query parameters', MAX_REFERENCES),
+      ({ input }) => tooMany(countReferences(input), 'references', MAX_REFERENCES),
+    ),
+    v.check(
+      (rules) => countParameters(rules) <= MAX_PARAMETERS,
+      ({ input }) => tooMany(countParameters(input), 'query parameters', MAX_PARAMETERS),
     ),
   )
 }
@@ -298,12 +305,15 @@ function parse<Output>(schema: v.GenericSchema<unknown, Output>, json: unknown, 
   throw new RulesDocumentError([...at, ...steps], describeIssue(issue))
 }
 
-function countReferences({ privileges = [], roles = [], roleAssignments = [] }: AccessControlRules): number {
+function countReferences({ roles = [], roleAssignments = [] }: AccessControlRules): number {
   let count = 0
-  for (const { queryParameters } of privileges) count += Object.keys(queryParameters ?? {}).length
   for (const { privileges } of roles) count += privileges.length
   for (const { identities } of roleAssignments) count += identities.length
   return count
+}
+
+function countParameters({ privileges = [] }: AccessControlRules): number {
+  return privileges.reduce((count, { queryParameters = {} }) => count + Object.keys(queryParameters).length, 0)
 }
 
 /** Types and counts only: a value in the wrong place may be anything, a key included. */

@@ -75,6 +75,8 @@ function findParents(texts: readonly string[]): Int32Array {
 /** Counts the code units that two texts have in common from their beginning. */
 function countCommon(a: string, b: string): number {
   const end = Math.min(a.length, b.length)
+  // Slices are compared as memory, which is many times as quick as one character after the other.
+  if (a.slice(0, end) === b.slice(0, end)) return end
   let at = 0
   while (at < end && a.charCodeAt(at) === b.charCodeAt(at)) at += 1
   return at

@@ -3,7 +3,7 @@
  *
  * Nothing is told twice: the shapes are walked out of the definitions that `document.ts` checks with, so a limit or a member that
  * changes there changes here. Where the parser is lenient so is the schema: `mode` may be any word, and the known ones are
- * offered as examples. Not expressible: repeated members, and the limit on all references together (both in `rules check`).
+ * offered as examples. Not expressible: repeated members, and the limits on all references and on all query parameters together (all in `rules check`).
  * JSON Schema counts characters where the parser counts UTF-16 units, so a name of rare characters may pass here alone.
  * Source: JSON Schema 2020-12.
  */

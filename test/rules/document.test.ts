@@ -6,6 +6,7 @@ import {
   isAllowedDuplicate,
   MAX_LIST_LENGTH,
   MAX_NAME_LENGTH,
+  MAX_PARAMETERS,
   MAX_REFERENCES,
   parseAuthorizationItem,
   parseAuthorizationRules,
@@ -226,19 +227,24 @@ describe('parseAuthorizationRules() refuses what is out of proportion', () => {
       MAX_NAME_LENGTH,
       'characters',
     ],
-    ['', (n) => spreadReferences(n), MAX_REFERENCES, 'references and query parameters'],
+    ['', (n) => spreadReferences(n), MAX_REFERENCES, 'references'],
+    ['', (n) => spreadParameters(n), MAX_PARAMETERS, 'query parameters'],
   ]
-  /** `count` references and parameters in all three kinds of lists, none of which is long by itself. */
-  function spreadReferences(count: number): Rules {
+  /** Lists none of which is long by itself. */
+  function spread(count: number): number[] {
     const lists = []
     for (let left = count; left > 0; left -= 1000) lists.push(Math.min(left, 1000))
+    return lists
+  }
+  function spreadReferences(count: number): Rules {
+    const [few, ...more] = spread(count)
     return {
-      privileges: lists
-        .filter((_, index) => index % 3 === 0)
-        .map((n) => ({ name: 'p', path: '/', queryParameters: parameters(n) })),
-      roles: lists.filter((_, index) => index % 3 === 1).map((n) => ({ name: 'r', privileges: names(n) })),
-      roleAssignments: lists.filter((_, index) => index % 3 === 2).map((n) => ({ role: 'r', identities: names(n) })),
+      roles: [{ name: 'r', privileges: names(few as number) }],
+      roleAssignments: more.map((n) => ({ role: 'r', identities: names(n) })),
     }
+  }
+  function spreadParameters(count: number): Rules {
+    return { privileges: spread(count).map((n) => ({ name: 'p', path: '/', queryParameters: parameters(n) })) }
   }
   for (const [where, make, limit, what] of rows) {
     test(`more than ${limit} ${what} in ${where || 'all lists together'}`, () => {

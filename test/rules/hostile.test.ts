@@ -11,7 +11,7 @@ import { parseRequestTarget } from '../../src/base/request-target.ts'
 import { canonicalize } from '../../src/rules/canonicalize.ts'
 import { decide } from '../../src/rules/decide.ts'
 import type { AccessControlRules, AuthorizationItem } from '../../src/rules/document.ts'
-import { MAX_LIST_LENGTH, MAX_REFERENCES, parseAuthorizationRules } from '../../src/rules/document.ts'
+import { MAX_LIST_LENGTH, MAX_PARAMETERS, MAX_REFERENCES, parseAuthorizationRules } from '../../src/rules/document.ts'
 import { readLegacyRequest } from '../../src/rules/match.ts'
 import { PatternIndex } from '../../src/rules/pattern-index.ts'
 import { compileSnapshot, itemsOf } from '../../src/rules/snapshot.ts'
@@ -78,7 +78,8 @@ describe('a hostile document', () => {
   })
 
   const big = list(MAX_LIST_LENGTH, (index) => `n${index}`)
-  const each = MAX_REFERENCES / MAX_LIST_LENGTH
+  const each = MAX_PARAMETERS / MAX_LIST_LENGTH
+  const half = MAX_REFERENCES / MAX_LIST_LENGTH / 2
   const spelling = (bits: number) => list(11, (bit) => ((bits >> bit) & 1 ? '%61' : 'a')).join('')
   const everybody = big.map((name) => ({ name, userName: name }))
   const everything = big.map((name) => ({ name, path: '/' }))
@@ -90,6 +91,32 @@ describe('a hostile document', () => {
         identities: everybody,
         roles: list(2, (index) => ({ name: `r${index}`, privileges: big })),
         roleAssignments: list(3, (index) => ({ role: `r${index % 2}`, identities: big })),
+      },
+      '',
+    ],
+    [
+      'as many roles of all privileges as references go, all held by everybody',
+      {
+        privileges: everything,
+        identities: big.map((name) => ({ name, userName: 'alice' })),
+        roles: list(half, (index) => ({ name: `r${index}`, privileges: big })),
+        roleAssignments: list(half, (index) => ({ role: `r${index}`, identities: big })),
+      },
+      '',
+    ],
+    [
+      'as many roles of all privileges, none of them held',
+      {
+        privileges: everything,
+        identities: [...everybody, { name: 'alice', userName: 'alice' }].slice(1),
+        roles: [
+          ...list(half, (index) => ({ name: `r${index}`, privileges: big })),
+          { name: 'other', privileges: ['no'] },
+        ],
+        roleAssignments: [
+          ...list(half - 1, (index) => ({ role: `r${index}`, identities: big.slice(1) })),
+          { role: 'other', identities: ['alice'] },
+        ],
       },
       '',
     ],
