@@ -2,7 +2,8 @@
 
 import { basename } from 'node:path'
 import { formatJsonPath } from '../base/json.ts'
-import { type Finding, lintRules } from '../rules/lint.ts'
+import type { Finding } from '../rules/lint/finding.ts'
+import { lintRules } from '../rules/lint/lint-rules.ts'
 import { type Answer, formatFinding, formatJson, type ReadFile, readText } from './rules-print.ts'
 
 interface CheckedFile {

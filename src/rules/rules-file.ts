@@ -30,7 +30,7 @@ export class RulesFileError extends AgentError {
   readonly position: JsonPosition
   readonly hint: string
 
-  /** The same fault as a code of `lint.ts`. */
+  /** The same fault as a code of `lint/`. */
   readonly finding: RulesFileFault
 
   constructor(finding: RulesFileFault, message: string, at: { path: JsonPath; position: JsonPosition; hint: string }) {

@@ -3,9 +3,9 @@
  * whatever a narrower one says.
  */
 
-import type { AccessControlRules } from './document.ts'
-import { compileLegacyPattern } from './match.ts'
-import { PrefixIndex } from './prefix-index.ts'
+import type { AccessControlRules } from '../document.ts'
+import { compileLegacyPattern } from '../match.ts'
+import { PrefixIndex } from '../prefix-index.ts'
 
 export interface Overlap {
   /** Of the narrower privilege. */

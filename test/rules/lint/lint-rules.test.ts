@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import type { AccessControlRules } from '../../src/rules/document.ts'
-import { lintRules } from '../../src/rules/lint.ts'
-import { RulesFileError, readRulesFile } from '../../src/rules/rules-file.ts'
+import type { AccessControlRules } from '../../../src/rules/document.ts'
+import { lintRules } from '../../../src/rules/lint/lint-rules.ts'
+import { RulesFileError, readRulesFile } from '../../../src/rules/rules-file.ts'
 
 const SOUND: AccessControlRules = {
   privileges: [{ name: 'p', path: '/a/' }],
@@ -280,4 +280,39 @@ describe('lintRules()', () => {
       { numRuns: 1000 },
     )
   })
+})
+
+describe('lintRules() takes bounded time', () => {
+  const names = Array.from({ length: 2000 }, (_, index) => `n${index}`)
+  const some = (count: number, offset: number) => names.slice(offset % 1900, (offset % 1900) + count)
+  const identities = names.map((name) => ({ name, userName: name }))
+  const rows: readonly (readonly [situation: string, rules: AccessControlRules, code: string])[] = [
+    [
+      'of very many references that lead nowhere',
+      {
+        privileges: names.map((name) => ({ name, path: `/${name}` })),
+        roles: some(90, 0).map((name) => ({ name, privileges: names.map((each) => `${each} x`) })),
+      },
+      'privilege-undefined',
+    ],
+    [
+      'of very many privileges of one path with as many holders, no two alike',
+      {
+        privileges: names.map((name) => ({ name, path: '/' })),
+        roles: names.map((name, index) => ({ name, privileges: some(40, index) })),
+        identities,
+        roleAssignments: names.map((role, index) => ({ role, identities: some(40, index * 7) })),
+      },
+      'privilege-defeated',
+    ],
+  ]
+  // Seconds on a busy machine; what multiplies one list by another takes most of a minute on an idle one.
+  for (const [situation, rules, code] of rows) {
+    test(situation, () => {
+      const startMs = performance.now()
+      const { findings } = lintRules(JSON.stringify(item(rules)))
+      assert.ok(performance.now() - startMs < 15_000)
+      assert.ok(findings.some((each) => each.code === code))
+    })
+  }
 })

@@ -1,10 +1,10 @@
 /** Finds members of a rules file that the agent passes over: most are slips of the pen, and a lost selector opens a rule. */
 
-import type { JsonPath } from '../base/json.ts'
-import { isJsonObject } from '../base/json.ts'
-import { DOCUMENT_SCHEMAS } from './document.ts'
-import type { RulesFormat } from './rules-file.ts'
-import { listEntryMembers, listMembers } from './schema.ts'
+import type { JsonPath } from '../../base/json.ts'
+import { isJsonObject } from '../../base/json.ts'
+import { DOCUMENT_SCHEMAS } from '../document.ts'
+import type { RulesFormat } from '../rules-file.ts'
+import { listEntryMembers, listMembers } from '../schema.ts'
 
 export interface UnknownMember {
   readonly path: JsonPath
