@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { aborted, type Clock, processAgeMs, systemClock } from '../base/clock.ts'
-import { LISTENER, SELF_PROBE, WIRESERVER } from '../base/endpoints.ts'
+import { ENDPOINTS, LISTENER, SELF_PROBE, WIRESERVER } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import { createHostChannel } from '../channel/host-channel.ts'
 import { createHostClock, type HostClock } from '../channel/host-clock.ts'
@@ -39,13 +39,14 @@ import { destroyTcpSocket } from '../sys/destroy-socket.ts'
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps } from '../sys/process.ts'
-import { findNetnsCookie } from '../sys/socket.ts'
+import { findOwnNetnsCookie } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
 import { findObjection, keepControlSocket } from './control-socket.ts'
 import { limitCpu } from './cpu-quota.ts'
 import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
+import { createFirstWord, type FirstWord } from './first-word.ts'
 import { findGap } from './health.ts'
 import { keepListening } from './listener.ts'
 import { createLocalRulesFile } from './local-rules.ts'
@@ -111,6 +112,7 @@ export function startAgent(config: Config, version: string): Agent {
   const hostClock = createHostClock(clock)
   const hostClient = createHostClient()
   let server: ProxyServer | undefined
+  const firstWord = createFirstWord(clock)
   const redirection = buildRedirection(
     config,
     clock,
@@ -142,7 +144,18 @@ export function startAgent(config: Config, version: string): Agent {
     clock,
     log: telling.log,
   })
-  const keeper = buildKeeper(config, clock, telling, provisioning, rules, rulesWatch, hostClock, redirection, report)
+  const keeper = buildKeeper(
+    config,
+    clock,
+    telling,
+    provisioning,
+    rules,
+    rulesWatch,
+    hostClock,
+    redirection,
+    report,
+    firstWord,
+  )
   const stages = buildStages(
     config,
     clock,
@@ -154,6 +167,7 @@ export function startAgent(config: Config, version: string): Agent {
     keeper,
     hostClient,
     probe,
+    firstWord,
   )
   const control = createControlServer(
     { status: () => `${JSON.stringify(report.status())}\n`, metrics: report.metrics, health: report.health },
@@ -161,7 +175,9 @@ export function startAgent(config: Config, version: string): Agent {
   )
 
   const run = async () => {
-    let redirecting: Promise<void> | undefined
+    // First: an agent before this one may have left a redirection that catches our own connections, and others' before
+    // their records can be taken.
+    const redirecting = redirection.run(stopping.signal)
     const listening = keepListening(
       {
         create: () => createProxyServer(stages, () => performance.now()),
@@ -173,7 +189,6 @@ export function startAgent(config: Config, version: string): Agent {
             telling.board.setState('proxyServer', 'RUNNING')
             telling.milestone('proxyServer', 'Started proxy listener, ready to accept request')
             redirection.setListenerReady(true)
-            redirecting ??= redirection.run(stopping.signal)
             provisioning.set('listener', true)
             check.wake()
           },
@@ -264,17 +279,20 @@ function buildRedirection(
   onChange: () => void,
 ): Redirection {
   return createRedirection({
+    listener: listenerDescriptor,
     start: () => {
-      const descriptor = listenerDescriptor()
-      if (descriptor === undefined) throw new Error('the listener is not bound yet')
       const { path: cgroupPath } = findCgroup(config.cgroupRoot)
       const redirector = startRedirector({
         cgroupPath,
         listener: LISTENER,
-        servedNetns: findNetnsCookie(descriptor),
+        servedNetns: findOwnNetnsCookie(),
         probe: SELF_PROBE,
+        pins: { folder: config.pinFolder, failClosed: config.failClosed, guarded: ENDPOINTS },
       })
-      log.info(`Attached to the processes of ${cgroupPath}`)
+      const { adopted, failClosed } = redirector.features
+      const taken = adopted === 'nothing' ? '' : `; taken over from an earlier agent: ${adopted}`
+      const stays = failClosed ? `; stays when the agent ends, pinned in ${config.pinFolder}` : ''
+      log.info(`Attached to the processes of ${cgroupPath}${taken}${stays}`)
       for (const lack of redirector.features.lacking) log.warn(`This kernel lacks something: ${lack}`)
       return redirector
     },
@@ -335,6 +353,7 @@ function buildKeeper(
   hostClock: HostClock,
   redirection: Redirection,
   report: Report,
+  firstWord: FirstWord,
 ): KeyKeeper {
   return createKeyKeeper({
     host: createHostChannel({
@@ -364,6 +383,7 @@ function buildKeeper(
         report.seen(snapshot)
         board.setKeyStates(keyStates(snapshot))
         redirection.setModes(snapshot.state?.modes)
+        if (snapshot.state !== undefined) firstWord.heard()
         if (snapshot.isLatched || snapshot.stateText === 'Unknown') provisioning.set('keyLatch', snapshot.isLatched)
       },
     },
@@ -393,6 +413,7 @@ function buildStages(
   keeper: KeyKeeper,
   hostClient: HostClient,
   probe: SelfProbe,
+  firstWord: FirstWord,
 ): ProxyStages {
   const env: IdentityEnv = {
     proc: procReader,
@@ -404,11 +425,14 @@ function buildStages(
     epochMsOf: (monotonicNs) => Date.now() - Number((monotonicNowNs() - monotonicNs) / 1_000_000n),
   }
   return {
-    attribute: (peer, socket) =>
-      attribute(peer, socket, redirection.current(), env, config, {
+    attribute(peer, socket) {
+      const attribution = attribute(peer, socket, redirection.current(), env, config, {
         report: (message) => telling.log.error(message),
         failed: telling.metrics.notAttributed,
-      }),
+      })
+      return attribution && { ...attribution, caller: firstWord.after(attribution.caller) }
+    },
+    isReady: firstWord.isHeard,
     decide: rules.decide,
     isExemptUpload,
     nextRequestId: telling.nextRequestId,

@@ -4,10 +4,13 @@
  *
  * There is one desired state and one writer. It is compared with the kernel at every poll and whenever a part of it
  * changes; a difference that cannot be written is told and tried again.
+ *
+ * Where it fails closed, what the kernel redirects is left alone while the host has not spoken, and when the listener or
+ * this process goes: whoever comes then is refused.
  */
 
 import type { Clock } from '../base/clock.ts'
-import { ENDPOINTS, type EndpointName } from '../base/endpoints.ts'
+import { ENDPOINTS, type Endpoint, type EndpointName } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { PolicyEntry } from '../ebpf/records.ts'
@@ -16,6 +19,8 @@ import type { Redirector } from '../ebpf/redirector.ts'
 export interface RedirectionOptions {
   /** Loads and attaches. @throws when the kernel refuses; nothing stays attached. */
   readonly start: () => Redirector
+  /** Descriptor of the listener; `undefined` while there is none. */
+  readonly listener: () => number | undefined
   readonly clock: Clock
   readonly log: Log
   readonly events: {
@@ -37,7 +42,7 @@ export interface Redirection {
   reconcile(): void
   /** For the records of connections; also after `stop`, for those that were redirected before it. */
   current(): Redirector | undefined
-  /** Ends redirection at once; the records that were made stay to be taken. */
+  /** Ends redirection at once, unless it fails closed; the records that were made stay to be taken. */
   stop(): void
   /** Gives maps and programs back to the kernel. */
   release(): void
@@ -54,19 +59,25 @@ export function createRedirection(options: RedirectionOptions): Redirection {
   let modes: Readonly<Record<EndpointName, string>> | undefined
   let isListenerReady = false
   let lastFailure = ''
+  let lastPinFailure = ''
   let isStopped = false
 
-  const desired = () => {
-    if (!isListenerReady || modes === undefined) return []
+  /** @returns `undefined` when the kernel is to be left as it is. */
+  const desired = (failClosed: boolean): readonly Endpoint[] | undefined => {
     const known = modes
+    if (known === undefined) return failClosed ? undefined : []
+    if (!isListenerReady && !failClosed) return []
     return ENDPOINTS.filter((endpoint) => known[endpoint.name] !== 'disabled')
   }
   const reconcile = () => {
     if (redirector === undefined || isStopped) return
     try {
-      const added = redirector.reconcilePolicy(desired().map(({ address, port }) => ({ address, port })))
+      const descriptor = isListenerReady ? options.listener() : undefined
+      if (descriptor !== undefined) redirector.admitListener(descriptor)
+      const endpoints = desired(redirector.features.failClosed)
+      const added = endpoints && redirector.reconcilePolicy(endpoints.map(({ address, port }) => ({ address, port })))
       lastFailure = ''
-      if (added.length > 0) events.onRedirected(added)
+      if (added !== undefined && added.length > 0) events.onRedirected(added)
     } catch (error) {
       const failure = `Cannot apply the redirect policy: ${describeError(error)}`
       if (failure !== lastFailure) log.error(failure)
@@ -89,10 +100,24 @@ export function createRedirection(options: RedirectionOptions): Redirection {
     events.onReady(true)
     return true
   }
-  /** Sees to it that what was attached and written still is. */
+  const restorePins = (running: Redirector) => {
+    try {
+      if (running.restorePins())
+        log.warn('What keeps the redirection when the agent ends had been removed. It is back.')
+      lastPinFailure = ''
+    } catch (error) {
+      const failure = `The redirection will not outlive the agent: ${describeError(error)}`
+      if (failure !== lastPinFailure) log.error(failure)
+      lastPinFailure = failure
+    }
+  }
+  /** Sees to it that what was attached, pinned and written still is. */
   const watch = () => {
     if (redirector === undefined) return
-    if (redirector.isAttached()) return reconcile()
+    if (redirector.isAttached()) {
+      restorePins(redirector)
+      return reconcile()
+    }
     log.error('The kernel no longer redirects: the links were removed by somebody else. Attaching again.')
     release()
     events.onReady(false)

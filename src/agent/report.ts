@@ -31,6 +31,8 @@ export interface ServiceStatus extends StatusDocument {
   readonly redirection: {
     /** What the kernel redirects now, as address and port. */
     readonly policy: readonly string[]
+    /** Whether it outlives the agent. */
+    readonly failsClosed: boolean
     /** What this kernel lacks. */
     readonly lacking: readonly string[]
     readonly counters: Readonly<Record<string, number>>
@@ -153,13 +155,13 @@ const CHECK_HELP = '1 when the last connection of the agent to itself, through t
 
 /** What cannot be read is left out: it may be detached this moment. */
 function readRedirection(redirector: Redirector | undefined): ServiceStatus['redirection'] {
-  const lacking = redirector?.features.lacking ?? []
+  const { lacking = [], failClosed: failsClosed = false } = redirector?.features ?? {}
   try {
     const policy = redirector?.readPolicy().map(({ address, port }) => `${address}:${port}`) ?? []
     const counters = Object.entries(redirector?.counters() ?? {}).map(([name, count]) => [name, Number(count)])
-    return { policy, lacking, counters: Object.fromEntries(counters) }
+    return { policy, failsClosed, lacking, counters: Object.fromEntries(counters) }
   } catch (error) {
-    return { policy: [], lacking: [...lacking, describeError(error)], counters: {} }
+    return { policy: [], failsClosed, lacking: [...lacking, describeError(error)], counters: {} }
   }
 }
 
@@ -188,6 +190,11 @@ function kernelMetrics(redirector: Redirector | undefined): Metric[] {
     const help = 'What the programs in the kernel counted since they were attached.'
     return [
       byLabel('counter', 'azure_proxy_agent_kernel_events_total', help, 'event', Object.fromEntries(counters)),
+      gauge(
+        'azure_proxy_agent_fails_closed',
+        '1 when the redirection outlives the agent.',
+        redirector.features.failClosed ? 1 : 0,
+      ),
       gauge(
         'azure_proxy_agent_connection_records',
         `Records of connections that were made and not taken yet, counted up to ${MAX_COUNTED_RECORDS}.`,

@@ -1,6 +1,7 @@
 /** Reads the command line into one request. Nothing here touches the world. */
 
 import mri from 'mri'
+import { type CleanupCommand, parseCleanupArguments } from './cleanup-arguments.ts'
 import type { RulesCommand } from './rules-arguments.ts'
 import { parseRulesArguments } from './rules-arguments.ts'
 import { parseServiceArguments, type ServiceCommand } from './service-arguments.ts'
@@ -13,7 +14,8 @@ export type Command =
   | { readonly kind: 'status'; readonly waitSeconds: number }
   | RulesCommand
   | ServiceCommand
-  | { readonly kind: 'service-status-help'; readonly usage: string }
+  | CleanupCommand
+  | { readonly kind: 'command-help'; readonly usage: string }
   /** `usage` when it is not that of the whole program. */
   | { readonly kind: 'usage-error'; readonly reason: string; readonly usage?: string }
 
@@ -25,6 +27,7 @@ Without an argument it runs as a service until it is told to stop by a signal.
 
 Commands:
   console            run in the foreground, logs on standard output, until Enter is pressed
+  cleanup            end a redirection that was left in the kernel, for root: see cleanup --help
   help               print this text
   rules              check, explain and test rules, without a service: see rules --help
   status             tell how the running service is, for root: see status --help
@@ -39,6 +42,7 @@ Options:
 Exit status:
   0  success           1  --status: not finished in time      2  --status: finished with errors; wrong usage
                           status: not healthy
+                          cleanup: not done
   78 bad configuration                                       101 internal error
 `
 
@@ -52,6 +56,8 @@ export function parseArguments(argv: readonly string[]): Command {
   if (argv[0] === 'help' && argv[1] === 'rules') return parseRulesArguments([...argv.slice(2), '--help'])
   if (argv[0] === 'status') return parseServiceArguments(argv.slice(1))
   if (argv[0] === 'help' && argv[1] === 'status') return parseServiceArguments([...argv.slice(2), '--help'])
+  if (argv[0] === 'cleanup') return parseCleanupArguments(argv.slice(1))
+  if (argv[0] === 'help' && argv[1] === 'cleanup') return parseCleanupArguments([...argv.slice(2), '--help'])
   const words = expandShort(argv)
   if (typeof words === 'string') return error(words)
   const parsed = mri([...words], { string: [...VALUES], boolean: [...FLAGS] })

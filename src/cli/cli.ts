@@ -31,12 +31,16 @@ export async function runCli(argv: readonly string[], version: string): Promise<
         unixNanoseconds,
       })
     }
-    case 'service-status-help':
+    case 'command-help':
       print(1, command.usage)
       return 0
     case 'service-status': {
       const { runServiceStatus } = await import('./service-status.ts')
       return await runServiceStatus(command, print)
+    }
+    case 'cleanup': {
+      const { runCleanup } = await import('./cleanup.ts')
+      return runCleanup(command, print)
     }
     case 'rules': {
       const { runRules } = await import('./rules.ts')

@@ -9,7 +9,7 @@ export interface ServiceCommand {
 }
 
 type Refusal = { readonly kind: 'usage-error'; readonly reason: string; readonly usage: string }
-type Help = { readonly kind: 'service-status-help'; readonly usage: string }
+type Help = { readonly kind: 'command-help'; readonly usage: string }
 
 export const SERVICE_STATUS_USAGE = `Usage: azure-proxy-agent status [OPTIONS]
 
@@ -38,7 +38,7 @@ export function parseServiceArguments(words: readonly string[]): ServiceCommand 
   let isJson = false
   for (let i = 0; i < words.length; i++) {
     const word = words[i] as string
-    if (word === '-h' || word === '--help') return { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }
+    if (word === '-h' || word === '--help') return { kind: 'command-help', usage: SERVICE_STATUS_USAGE }
     if (word === '--json') {
       if (isJson) return fail("option '--json' is given twice")
       isJson = true

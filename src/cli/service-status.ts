@@ -6,7 +6,7 @@ import { AgentError, describeErrno, describeError } from '../base/errors.ts'
 import { replaceFile } from '../base/private-file.ts'
 import { escapeControls } from '../base/text.ts'
 import { DEFAULT_CONTROL_SOCKET } from '../config/config.ts'
-import { loadConfig, SYSTEM_CONFIG_PATH } from '../config/load-config.ts'
+import { isConfigMissing, loadConfig } from '../config/load-config.ts'
 import type { ServiceCommand } from './service-arguments.ts'
 import { formatServiceStatus } from './service-view.ts'
 
@@ -37,8 +37,7 @@ function configuredSocket(configPath: string | undefined): string {
   try {
     path = loadConfig(configPath).controlSocket
   } catch (error) {
-    const isMissing = configPath === undefined && (error as Error).message.includes(`${SYSTEM_CONFIG_PATH} or `)
-    if (!isMissing) throw error
+    if (configPath !== undefined || !isConfigMissing(error)) throw error
     path = DEFAULT_CONTROL_SOCKET
   }
   if (path === '')

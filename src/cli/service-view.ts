@@ -12,7 +12,7 @@ export function formatServiceStatus(status: ServiceStatus): string {
   const { proxyAgentStatus, health, process, channel, redirection, decisions, lastDenials } = status
   const { states = {} } = proxyAgentStatus.keyLatchStatus
   const row = (label: string, text: string) => `${label.padEnd(LABEL)}${escapeControls(text)}\n`
-  const { counters, policy } = redirection
+  const { counters } = redirection
   const requests = [
     `${proxyAgentStatus.proxyConnectionsCount} read`,
     `${decisions.ok} allowed`,
@@ -27,7 +27,7 @@ export function formatServiceStatus(status: ServiceStatus): string {
     row('channel', `${channel.state}; ${polled(channel.lastGoodPollAgeSeconds)}`),
     row('key', describeKey(channel)),
     row('rules', RULES.map(([name, key]) => `${name} ${quoteId(states[key])}`).join(', ')),
-    row('redirection', policy.length === 0 ? 'nothing is redirected' : policy.join(', ')),
+    row('redirection', describeRedirection(redirection)),
     row('requests', requests.join(', ')),
     row('connections', `${process.openConnections} open, ${counters.redirected ?? 0} redirected so far`),
     ...(status.lostLogEntries === 0 ? [] : [row('lost', `${status.lostLogEntries} log entries`)]),
@@ -35,6 +35,11 @@ export function formatServiceStatus(status: ServiceStatus): string {
     row('denials', lastDenials.length === 0 ? 'none' : `the last ${Math.min(SHOWN_DENIALS, lastDenials.length)}`),
     ...lastDenials.slice(0, SHOWN_DENIALS).map(formatDenial),
   ].join('')
+}
+
+function describeRedirection({ policy, failsClosed }: ServiceStatus['redirection']): string {
+  const what = policy.length === 0 ? 'nothing is redirected' : policy.join(', ')
+  return failsClosed ? `${what}; fails closed` : what
 }
 
 const RULES = [

@@ -40,6 +40,10 @@ export interface Config {
   readonly containerRootIsElevated: boolean
   /** Whether connections to the guarded services that were opened before redirection began are ended, not only told. */
   readonly closeStaleConnections: boolean
+  /** Whether redirection outlives the agent, so that nobody is served while it is away. */
+  readonly failClosed: boolean
+  /** Where that is kept: a directory to be made in a bpf file system. */
+  readonly pinFolder: string
   /** Things the operator should know, for the log once it is open. */
   readonly notices: readonly string[]
 }
@@ -64,6 +68,8 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
   canonicalRequestMode: { kind: 'string' },
   containerRootIsElevated: { kind: 'boolean' },
   closeStaleConnections: { kind: 'boolean' },
+  failClosed: { kind: 'boolean' },
+  pinFolder: { kind: 'string' },
   ebpfProgramName: { kind: 'string' },
   ebpfFileFullPath: { kind: 'string' },
 }
@@ -74,6 +80,8 @@ const IGNORED_KEYS = new Set(['hostGAPluginSupport', 'wireServerSupport', 'imdsS
 const DEFAULT_STATUS_FOLDER = '/var/log/azure-proxy-agent'
 
 export const DEFAULT_CONTROL_SOCKET = '/run/azure-proxy-agent/agent.sock'
+
+export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/azure-proxy-agent'
 
 /** The kernel takes 107 bytes; a new socket has four more until it is in place. Source: unix(7). */
 const MAX_SOCKET_PATH_BYTES = 103
@@ -137,6 +145,8 @@ export function parseConfig(
     enableHttpProxyTrace: values.enableHttpProxyTrace === true,
     containerRootIsElevated: values.containerRootIsElevated !== false,
     closeStaleConnections: values.closeStaleConnections === true,
+    failClosed: values.failClosed === true,
+    pinFolder: typeof values.pinFolder === 'string' ? folder('pinFolder') : DEFAULT_PIN_FOLDER,
     notices,
   } satisfies Config)
 }

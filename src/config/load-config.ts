@@ -43,6 +43,11 @@ export function loadConfig(explicitPath: string | undefined, env: ConfigEnv = co
   throw new AgentError('CONFIG_INVALID', describeFailure(paths, paths[0] as string, 'ENOENT'))
 }
 
+/** Tells whether `loadConfig(undefined)` threw this because the machine has no configuration file. */
+export function isConfigMissing(error: unknown): boolean {
+  return error instanceof AgentError && error.message.includes(`${SYSTEM_CONFIG_PATH} or `)
+}
+
 function describeFailure(paths: readonly string[], path: string, code: string): string {
   const words = 'Error in reading Config from Json file:'
   if (code !== 'ENOENT') return `${words} ${path}: cannot be read: ${code}`

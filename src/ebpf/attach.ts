@@ -1,9 +1,9 @@
 /** Attaches programs to a cgroup by bpf_link, and explains a refusal by what is attached there already. */
 
-import { constants, openSync } from 'node:fs'
+import { constants, fstatSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { AgentError } from '../base/errors.ts'
-import { BpfAttr, bpf, bpfError, tryBpf } from '../sys/bpf.ts'
+import { BpfAttr, bpf, bpfError, readInfo, tryBpf } from '../sys/bpf.ts'
 import { EPERM, errnoName } from '../sys/errno.ts'
 import { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
@@ -12,13 +12,17 @@ import { ATTACH_TYPES, type AttachType } from './programs/program.ts'
 
 /** Offsets in `union bpf_attr`. Source: linux/bpf.h. */
 const LINK_CREATE = { progFd: 0, targetFd: 4, attachType: 8, bytes: 16 } as const
+const LINK_UPDATE = { linkFd: 0, newProgFd: 4, bytes: 16 } as const
 const QUERY = { targetFd: 0, attachType: 4, attachFlags: 12, progIds: 16, progCnt: 24, bytes: 32 } as const
-const INFO = { bpfFd: 0, infoLen: 4, info: 8, bytes: 16 } as const
 const BY_ID = { id: 0, bytes: 12 } as const
 
-/** `struct bpf_link_info` up to the cgroup id; `struct bpf_prog_info` up to the name. */
-const LINK_INFO = { cgroupId: 16, bytes: 32 } as const
+/** `struct bpf_link_info` of a cgroup link; `struct bpf_prog_info` up to the name. */
+const LINK_INFO = { type: 0, cgroupId: 16, attachType: 24, bytes: 32 } as const
+
 const PROG_INFO = { name: 64, nameBytes: 16, bytes: 80 } as const
+
+/** Source: linux/bpf.h, BPF_LINK_TYPE_CGROUP. */
+const LINK_TYPE_CGROUP = 3
 
 /** The kernel attaches at most this many programs of one type to one cgroup. Source: linux/bpf-cgroup-defs.h. */
 const MAX_PROGRAMS = 64
@@ -66,11 +70,31 @@ export function attachToCgroup(program: Fd, type: AttachType, cgroup: Fd, cgroup
 export function isLinkAttached(link: Fd): boolean {
   if (link.isClosed) return false
   const info = allocate(LINK_INFO.bytes)
-  const attr = new BpfAttr(INFO.bytes)
-    .u32(INFO.bpfFd, link.number)
-    .u32(INFO.infoLen, info.length)
-    .pointer(INFO.info, info)
-  return tryBpf('BPF_OBJ_GET_INFO_BY_FD', attr) === 0 && info.readBigUInt64LE(LINK_INFO.cgroupId) !== 0n
+  return readInfo(link, info) === 0 && info.readBigUInt64LE(LINK_INFO.cgroupId) !== 0n
+}
+
+/** Tells whether a link attaches something to this very cgroup, at this very hook. */
+export function isLinkOf(link: Fd, type: AttachType, cgroup: Fd): boolean {
+  const info = allocate(LINK_INFO.bytes)
+  if (readInfo(link, info) < 0 || info.readUInt32LE(LINK_INFO.type) !== LINK_TYPE_CGROUP) return false
+  // The id of a cgroup is the inode number of its directory.
+  const { ino } = fstatSync(cgroup.number, { bigint: true })
+  return (
+    info.readBigUInt64LE(LINK_INFO.cgroupId) === ino && info.readUInt32LE(LINK_INFO.attachType) === ATTACH_TYPES[type]
+  )
+}
+
+/**
+ * Puts another program behind a link, in one step: each connect meets the one or the other.
+ * The kernel takes any program of the type: that the hook is the right one is the caller's to see, by `isLinkOf()`.
+ * @throws SyscallError code BPF_CALL_FAILED
+ * Source: kernel commit 0c991ebc8c69, bpf_link update for cgroups, 5.7.
+ */
+export function updateLink(link: Fd, program: Fd): void {
+  const attr = new BpfAttr(LINK_UPDATE.bytes)
+    .u32(LINK_UPDATE.linkFd, link.number)
+    .u32(LINK_UPDATE.newProgFd, program.number)
+  bpf('BPF_LINK_UPDATE', attr, `put ${program.label} behind ${link.label}`)
 }
 
 /** Lists what is attached to a cgroup itself. @throws SyscallError code BPF_CALL_FAILED */
@@ -94,11 +118,7 @@ function describeProgram(id: number): string {
   if (result < 0) return `program ${id}`
   using program = new Fd(result, `program ${id}`)
   const info = allocate(PROG_INFO.bytes)
-  const attr = new BpfAttr(INFO.bytes)
-    .u32(INFO.bpfFd, program.number)
-    .u32(INFO.infoLen, info.length)
-    .pointer(INFO.info, info)
-  if (tryBpf('BPF_OBJ_GET_INFO_BY_FD', attr) < 0) return `program ${id}`
+  if (readInfo(program, info) < 0) return `program ${id}`
   const name = info.toString('latin1', PROG_INFO.name, PROG_INFO.name + PROG_INFO.nameBytes).replace(/\0.*$/s, '')
   return name === '' ? `program ${id}` : `${name} (${id})`
 }

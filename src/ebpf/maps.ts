@@ -1,6 +1,6 @@
 /** Maps in the kernel: created from a spec, read and written by key. */
 
-import { BpfAttr, bpf, bpfError, tryBpf } from '../sys/bpf.ts'
+import { BpfAttr, bpf, bpfError, readInfo, tryBpf } from '../sys/bpf.ts'
 import { ENOENT, EPERM } from '../sys/errno.ts'
 import { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
@@ -133,6 +133,33 @@ export class MapTaker {
     if (!this.#atomic) this.#map.delete(this.key)
     return true
   }
+}
+
+/** Specs by the names of their maps, and the maps of such specs. */
+export type MapSpecs = Readonly<Record<string, MapSpec>>
+export type MapsOf<Specs> = { readonly [Name in keyof Specs]: KernelMap }
+
+/** Creates all maps or none. @throws as `createMap()` */
+export function createMaps<Specs extends MapSpecs>(specs: Specs): MapsOf<Specs> {
+  using made = new DisposableStack()
+  const maps = Object.entries(specs).map(([name, spec]) => [name, made.use(createMap(spec))])
+  made.move()
+  return Object.fromEntries(maps) as MapsOf<Specs>
+}
+
+/** `struct bpf_map_info` up to the name. Source: linux/bpf.h. */
+const MAP_INFO = { type: 0, keySize: 8, valueSize: 12, maxEntries: 16, mapFlags: 20, name: 24, bytes: 40 } as const
+
+/**
+ * Tells whether an open map is what `spec` describes: kind, name, sizes, flags. What its bytes mean is not known by that.
+ */
+export function isOfShape(map: Fd, spec: MapSpec): boolean {
+  const info = allocate(MAP_INFO.bytes)
+  if (readInfo(map, info) < 0) return false
+  const name = info.toString('latin1', MAP_INFO.name, MAP_INFO.bytes).replace(/\0.*$/s, '')
+  const found = [MAP_INFO.type, MAP_INFO.keySize, MAP_INFO.valueSize, MAP_INFO.maxEntries, MAP_INFO.mapFlags]
+  const wanted = [MAP_TYPES[spec.type], spec.keyBytes, spec.valueBytes, spec.maxEntries, spec.flags]
+  return name === spec.name && found.every((at, index) => info.readUInt32LE(at) === wanted[index])
 }
 
 /**

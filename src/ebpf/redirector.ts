@@ -9,26 +9,34 @@
  *     4  load the three programs, with less if this kernel refuses more
  *     5  attach: sockops first, so that whatever is redirected is also filed
  *
- * Everything hangs on descriptors of this process: when it dies, redirection ends at once.
+ * Everything hangs on descriptors of this process: when it dies, redirection ends at once. Where it is to fail closed,
+ * links and maps are pinned besides, and stay when it dies. Then the next agent does not attach but adopts:
+ *
+ *     3  the maps, if they are laid out as ours are, with all that is in them; else new ones, with the policy of the old
+ *     5  each link, if it is at the same hook of the same cgroup: its program is replaced in one step
+ *
+ * so that at each moment there is one program at each hook. With adopted maps no record is lost.
  */
 
 import { readFileSync } from 'node:fs'
-import { AgentError } from '../base/errors.ts'
+import { AgentError, describeError } from '../base/errors.ts'
 import type { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
 import { INITIAL_PID_NAMESPACE, readNamespaceId } from '../sys/process.ts'
 import { attachToCgroup, isLinkAttached, openCgroup } from './attach.ts'
 import { BtfError, parseBtf } from './btf.ts'
+import { Estate } from './estate.ts'
 import { type KernelFields, readKernelFields } from './kernel-fields.ts'
 import { loadProgram, VerifierError } from './load.ts'
-import { createMap, type KernelMap, MapTaker } from './maps.ts'
+import { createMaps, type KernelMap, MapTaker } from './maps.ts'
 import { type Hook, learnOwnIdentity, type OwnIdentity } from './own-identity.ts'
+import { findPinFolder, openPinFolder } from './pins.ts'
 import { KERNEL_PROBES, type KernelProbes, type Probe } from './probe.ts'
 import { isReduced } from './programs/caller.ts'
 import { connect4Program } from './programs/connect4.ts'
 import { connect6Program } from './programs/connect6.ts'
 import { COUNTERS } from './programs/counters.ts'
-import { type MapName, mapSpecs } from './programs/maps.ts'
+import { LISTENING_MAP, type MapName, mapSpecs } from './programs/maps.ts'
 import type { PendingStore, PidView, ProgramOptions, ProgramSpec, TaskReader } from './programs/program.ts'
 import { sockopsProgram } from './programs/sockops.ts'
 import {
@@ -59,6 +67,17 @@ export interface RedirectorOptions {
    * for all from start to end, and is no part of the policy. Nobody should be there.
    */
   readonly probe?: PolicyEntry
+  /** Where an agent before this one may have left links and maps, and where ours are left if it is to fail closed. */
+  readonly pins?: PinOptions
+}
+
+export interface PinOptions {
+  /** In a bpf file system; see pins.ts. */
+  readonly folder: string
+  /** Whether links and maps shall outlive this process. If not, what is found is adopted and no longer pinned. */
+  readonly failClosed: boolean
+  /** What is redirected when an earlier agent's programs are at work and its policy cannot be read. */
+  readonly guarded: readonly PolicyEntry[]
 }
 
 /** Which options are in use on this kernel. For status texts; nothing is decided on it. */
@@ -78,6 +97,9 @@ export interface RedirectorFeatures {
   readonly ownIdentity: OwnIdentity['way'] | 'outside'
   /** Whether records carry pids: `initial` and `child` say in which pid namespace the agent lives. */
   readonly pidView: PidView['kind']
+  /** Whether links and maps are pinned, and what became of those of an earlier agent. */
+  readonly failClosed: boolean
+  readonly adopted: 'nothing' | 'links' | 'links and maps'
   /** One sentence for each thing this kernel lacks; empty on a kernel in full. */
   readonly lacking: readonly string[]
 }
@@ -111,7 +133,14 @@ export interface Redirector extends Disposable {
   countRecords(atMost: number): number
   /** Tells whether all three programs are still attached. */
   isAttached(): boolean
-  /** Stops redirecting, at once. Records of connections already made can still be taken. */
+  /**
+   * Marks a listener as the agent's own, by its descriptor: where it fails closed, nothing is sent to another one.
+   * @throws SyscallError code BPF_CALL_FAILED
+   */
+  admitListener(fd: number): void
+  /** Pins again what somebody has unpinned, and tells whether there was something. @throws AgentError, SyscallError */
+  restorePins(): boolean
+  /** Stops redirecting, at once, unless it is pinned. Records of connections already made can still be taken. */
   detach(): void
 }
 
@@ -138,6 +167,9 @@ export const REAL_REDIRECTOR_ENV: RedirectorEnv = {
 /** Value of `self`: that the key is there is all that counts. */
 const PRESENT = Buffer.from([1, 0, 0, 0])
 
+/** Value of `listening`, likewise. */
+const MARK = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])
+
 const FOR_OTHERS = Buffer.from([POLICY_FOR_OTHERS, 0, 0, 0])
 const FOR_ALL = Buffer.from([POLICY_FOR_ALL, 0, 0, 0])
 
@@ -149,25 +181,47 @@ export function startRedirector(options: RedirectorOptions, env: RedirectorEnv =
   using undo = new DisposableStack()
   using cgroup = openCgroup(options.cgroupPath)
   const kernel = examineKernel(env)
+  const estate = openEstate(options.pins, kernel)
+  if (estate !== undefined) undo.use(estate)
   const ways = env.ownIdentityWays.filter((way) => way === 'connect' || options.servedNetns !== undefined)
   const hook = { cgroup, cgroupPath: options.cgroupPath }
-  const { loaded, identity, features } = loadWithWhatIsThere(kernel, hook, { ...env, ownIdentityWays: ways }, undo)
-  const servedNetns = options.servedNetns ?? requireNetns(identity)
-  if (identity !== undefined) loaded.maps.self.update(encodeSelfKey(identity.tgid, identity.startTimeNs), PRESENT)
-  loaded.maps.served.update(netnsKey(servedNetns), encodeEndpoint(options.listener))
-  if (options.probe !== undefined) loaded.maps.policy.update(encodeEndpoint(options.probe), FOR_ALL)
-  const links = loaded.programs.map(([spec, program]) =>
-    undo.use(attachToCgroup(program, spec.attachType!, cgroup, options.cgroupPath)),
+  const { loaded, identity, features } = loadWithWhatIsThere(
+    kernel,
+    hook,
+    { ...env, ownIdentityWays: ways },
+    estate,
+    undo,
   )
+  const { maps, programs } = loaded
+  const self = identity && encodeSelfKey(identity.tgid, identity.startTimeNs)
+  const served = netnsKey(options.servedNetns ?? requireNetns(identity))
+  if (self !== undefined) maps.self.update(self, PRESENT)
+  maps.served.update(served, encodeEndpoint(options.listener))
+  if (options.probe !== undefined) maps.policy.update(encodeEndpoint(options.probe), FOR_ALL)
+
+  estate?.bequeathMaps(maps)
+  const links = programs.map(([spec, program]) => {
+    const adopted = estate?.adoptLink(spec, program, cgroup)
+    return undo.use(adopted ?? attachToCgroup(program, spec.attachType!, cgroup, options.cgroupPath))
+  })
+  estate?.bequeathLinks(programs.map(([{ name }], index) => [name, links[index]!]))
+  keepOnly(maps.self, self)
+  keepOnly(maps.served, served)
   return new RunningRedirector(
-    loaded.maps,
+    maps,
     links,
     options.probe,
-    features,
-    servedNetns,
+    { ...features, ...describeEstate(estate) },
+    served.readBigUInt64LE(),
     env.possibleCpus(),
+    estate,
     undo.move(),
   )
+}
+
+/** Agents before this one are gone, and so are their numbers. */
+function keepOnly(map: KernelMap, key: Buffer | undefined): void {
+  for (const each of map.keys()) if (key === undefined || !each.equals(key)) map.delete(each)
 }
 
 /** What is known of this kernel before anything is loaded. */
@@ -178,10 +232,13 @@ interface KernelView {
   readonly pendingStore: PendingStore
   readonly atomicTake: boolean
   readonly sockopsNetns: boolean
-  readonly lacking: readonly string[]
+  readonly lacking: string[]
 }
 
-type Maps = Readonly<Record<MapName, KernelMap>>
+type Maps = Readonly<Record<MapName, KernelMap>> & { readonly listening?: KernelMap }
+
+/** What is decided when the programs are loaded, before anything of an earlier agent has been taken over. */
+type LoadFeatures = Omit<RedirectorFeatures, 'failClosed' | 'adopted'>
 
 interface Loaded {
   readonly maps: Maps
@@ -198,6 +255,7 @@ class RunningRedirector implements Redirector {
   readonly #taker: MapTaker
   readonly #servedNetns: bigint
   readonly #possibleCpus: number
+  readonly #estate: Estate | undefined
   readonly #owned: DisposableStack
 
   constructor(
@@ -207,6 +265,7 @@ class RunningRedirector implements Redirector {
     features: RedirectorFeatures,
     servedNetns: bigint,
     possibleCpus: number,
+    estate: Estate | undefined,
     owned: DisposableStack,
   ) {
     this.#maps = maps
@@ -215,6 +274,7 @@ class RunningRedirector implements Redirector {
     this.features = features
     this.#servedNetns = servedNetns
     this.#possibleCpus = possibleCpus
+    this.#estate = estate
     this.#owned = owned
     this.#taker = new MapTaker(maps.connections, features.atomicTake)
   }
@@ -257,6 +317,16 @@ class RunningRedirector implements Redirector {
 
   isAttached(): boolean {
     return this.#links.every(isLinkAttached)
+  }
+
+  admitListener(fd: number): void {
+    const key = allocate(4)
+    key.writeUInt32LE(fd)
+    this.#maps.listening?.update(key, MARK)
+  }
+
+  restorePins(): boolean {
+    return this.#estate?.restore() ?? false
   }
 
   /** In the reverse order of attaching: sockops last, so that no redirected connection goes unfiled. */
@@ -337,16 +407,18 @@ function loadWithWhatIsThere(
   kernel: KernelView,
   hook: Hook,
   env: RedirectorEnv,
+  estate: Estate | undefined,
   undo: DisposableStack,
-): { loaded: Loaded; identity: OwnIdentity | undefined; features: RedirectorFeatures } {
+): { loaded: Loaded; identity: OwnIdentity | undefined; features: LoadFeatures } {
   const lacking = [...kernel.lacking]
   for (const reader of kernel.readers) {
     const reading = { fields: reader && kernel.fields, taskReader: reader ?? 'helper' }
     try {
       const identity = learnOwnIdentity(reading, hook, env.ownIdentityWays)
       const pidView = choosePidView(env.pidNamespace(), identity, lacking)
-      const options: ProgramOptions = { ...kernel, ...reading, pidView }
-      const loaded = loadAll(options, undo)
+      const checksListener = estate?.failClosed === true
+      const options: ProgramOptions = { ...kernel, ...reading, pidView, checksListener }
+      const loaded = loadAll(options, estate, undo)
       return { loaded, identity, features: describeFeatures(kernel, options, reader, identity, lacking) }
     } catch (error) {
       if (reader === undefined || !isVerifierRefusal(error)) throw error
@@ -357,18 +429,14 @@ function loadWithWhatIsThere(
 }
 
 /** On failure what was loaded stays on `undo`; an attempt that fails leaves maps of a few megabytes there for a moment. */
-function loadAll(options: ProgramOptions, undo: DisposableStack): Loaded {
+function loadAll(options: ProgramOptions, estate: Estate | undefined, undo: DisposableStack): Loaded {
   using attempt = new DisposableStack()
-  const specs = mapSpecs(options.pendingStore)
-  const create = (name: MapName) => attempt.use(createMap(specs[name]))
-  const maps: Maps = {
-    policy: create('policy'),
-    served: create('served'),
-    self: create('self'),
-    pending: create('pending'),
-    connections: create('connections'),
-    counters: create('counters'),
+  const specs = {
+    ...mapSpecs(options.pendingStore),
+    ...(options.checksListener ? { listening: LISTENING_MAP } : {}),
   }
+  const maps: Maps = estate?.adoptMaps(specs) ?? createMaps(specs)
+  for (const map of Object.values(maps)) attempt.use(map)
   const byName = new Map<string, KernelMap>(Object.entries(maps))
   const programs = [sockopsProgram(options), connect6Program(options), connect4Program(options)].map(
     (spec) => [spec, attempt.use(loadProgram(spec, byName))] as const,
@@ -394,7 +462,7 @@ function describeFeatures(
   reader: TaskReader | undefined,
   identity: OwnIdentity | undefined,
   lacking: readonly string[],
-): RedirectorFeatures {
+): LoadFeatures {
   return {
     btf: kernel.fields !== undefined,
     taskReader: reader ?? 'none',
@@ -406,6 +474,26 @@ function describeFeatures(
     pidView: options.pidView.kind,
     lacking,
   }
+}
+
+/** What stands in the way of pinning is named, and the guard goes on without; but two agents cannot work in one folder. */
+function openEstate(pins: PinOptions | undefined, kernel: KernelView): Estate | undefined {
+  if (pins === undefined) return undefined
+  const { failClosed } = pins
+  try {
+    const isAble = kernel.pendingStore === 'storage'
+    if (failClosed && !isAble) kernel.lacking.push('does not fail closed: listeners cannot be marked')
+    const folder = failClosed && isAble ? openPinFolder(pins.folder) : findPinFolder(pins.folder)
+    return folder && new Estate(folder, failClosed && isAble, pins.guarded)
+  } catch (error) {
+    if (!(error instanceof AgentError) || error.code === 'PINS_IN_USE') throw error
+    kernel.lacking.push(`${failClosed ? 'does not fail closed' : 'pins of an earlier agent'}: ${describeError(error)}`)
+    return undefined
+  }
+}
+
+function describeEstate(estate: Estate | undefined): Pick<RedirectorFeatures, 'failClosed' | 'adopted'> {
+  return { failClosed: estate?.failClosed ?? false, adopted: estate?.adopted ?? 'nothing' }
 }
 
 function isVerifierRefusal(error: unknown): error is Error {

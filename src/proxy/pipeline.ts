@@ -19,6 +19,7 @@ import {
   jsonAnswer,
   METHOD_NOT_ALLOWED,
   MISDIRECTED,
+  SERVICE_UNAVAILABLE,
   sendAnswer,
   unsupportedMethod,
 } from './answer.ts'
@@ -77,7 +78,10 @@ function handleKnown(exchange: Exchange, caller: Caller | undefined, stages: Pro
       stages.observer.finished(exchange, undefined, 421, 'No claims found in the request, return!', 'failed')
       return void sendAnswer(exchange.turn, MISDIRECTED)
     }
-    const answer = serveStatus(exchange, caller, stages) ?? authorise(exchange, caller, stages)
+    const answer =
+      serveStatus(exchange, caller, stages) ??
+      requireRules(exchange, caller, stages) ??
+      authorise(exchange, caller, stages)
     if (answer !== undefined) return void sendAnswer(exchange.turn, answer)
     forward(exchange, caller, stages).catch((error: unknown) => fail(exchange, stages, error))
   } catch (error) {
@@ -203,6 +207,13 @@ function requireDestination(exchange: Exchange, { observer }: ProxyStages): Answ
   if (endpoint !== undefined) return undefined
   observer.finished(exchange, undefined, 403, 'The destination is none of the guarded services')
   return FORBIDDEN
+}
+
+/** No rules are not the host's rules: what it would deny must not pass before it has spoken. */
+function requireRules(exchange: Exchange, caller: Caller, { isReady, observer }: ProxyStages): Answer | undefined {
+  if (isReady()) return undefined
+  observer.finished(exchange, caller, 503, 'The host has not said yet who may ask what')
+  return SERVICE_UNAVAILABLE
 }
 
 function authorise(exchange: Exchange, caller: Caller, stages: ProxyStages): Answer | undefined {

@@ -15,6 +15,8 @@ export interface ProxyStages {
   attribute(peer: { readonly address: string; readonly port: number }, socket: Socket): Attribution | undefined
   /** Decides with the rules current now. @throws when they cannot be had. */
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
+  /** Tells whether the host has said yet who may what. */
+  isReady(): boolean
   /** Tells whether the request is one of the two uploads that pass unsigned. */
   isExemptUpload(method: string, rawTarget: string): boolean
   /** Numbers the requests of this process from 1. */

@@ -8,6 +8,7 @@
  */
 
 import { EAGAIN, EINTR, errnoName } from './errno.ts'
+import type { Fd } from './fd.ts'
 import { addressOf, allocate, sysBpf } from './libc.ts'
 import { SyscallError } from './syscall-error.ts'
 
@@ -19,6 +20,8 @@ export const BPF_COMMANDS = {
   BPF_MAP_DELETE_ELEM: 3,
   BPF_MAP_GET_NEXT_KEY: 4,
   BPF_PROG_LOAD: 5,
+  BPF_OBJ_PIN: 6,
+  BPF_OBJ_GET: 7,
   BPF_PROG_TEST_RUN: 10,
   BPF_PROG_GET_FD_BY_ID: 13,
   BPF_OBJ_GET_INFO_BY_FD: 15,
@@ -26,6 +29,7 @@ export const BPF_COMMANDS = {
   BPF_BTF_LOAD: 18,
   BPF_MAP_LOOKUP_AND_DELETE_ELEM: 21,
   BPF_LINK_CREATE: 28,
+  BPF_LINK_UPDATE: 29,
 } as const
 
 export type BpfCommand = keyof typeof BPF_COMMANDS
@@ -89,6 +93,22 @@ export function bpf(command: BpfCommand, attr: BpfAttr, what: string): number {
   const result = tryBpf(command, attr)
   if (result < 0) throw bpfError(command, -result, what)
   return result
+}
+
+/** Offsets in `union bpf_attr` for BPF_OBJ_GET_INFO_BY_FD. Source: linux/bpf.h. */
+const INFO = { bpfFd: 0, infoLen: 4, info: 8, bytes: 16 } as const
+
+/**
+ * Asks for what the kernel tells about a map, a program or a link; which `struct bpf_*_info` it is depends on `object`.
+ * @param info zeroed; as much as fits is filled in
+ * @returns 0 or `-errno`
+ */
+export function readInfo(object: Fd, info: Buffer): number {
+  const attr = new BpfAttr(INFO.bytes)
+    .u32(INFO.bpfFd, object.number)
+    .u32(INFO.infoLen, info.length)
+    .pointer(INFO.info, info)
+  return tryBpf('BPF_OBJ_GET_INFO_BY_FD', attr)
 }
 
 /** Makes the error for a refused command; `code` where callers tell failures apart. */

@@ -106,6 +106,13 @@ export function sysSendto(fd: number, bytes: Buffer, flags: number, address: Buf
   return result === -1 ? -errno[0]! : result
 }
 
+/** Calls flock(2). @param operation `LOCK_*` @returns 0, or `-errno` */
+export function sysFlock(fd: number, operation: number): number {
+  const { functions, errno } = libc()
+  const result = functions.flock(fd, operation)
+  return result === -1 ? -errno[0]! : result
+}
+
 /** Calls prctl(2) with one argument; the other three are zero, as newer options demand. Answers 0 or `-errno`. */
 export function sysPrctl(option: number, argument: bigint): number {
   const { functions, errno } = libc()
@@ -143,6 +150,7 @@ function openLibc() {
     send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     sendto: { arguments: ['int32', 'buffer', 'uint64', 'int32', 'buffer', 'uint32'], return: 'int32' },
+    flock: { arguments: ['int32', 'int32'], return: 'int32' },
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },
   }).functions

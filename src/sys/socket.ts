@@ -46,6 +46,12 @@ export function findNetnsCookie(fd: number): bigint | undefined {
   }
 }
 
+/** As `findNetnsCookie()`, of the namespace that this process opens sockets in. */
+export function findOwnNetnsCookie(): bigint | undefined {
+  using socket = openDatagramSocket()
+  return findNetnsCookie(socket.number)
+}
+
 /**
  * Reads the cookie of a socket: the same number that programs get from `bpf_get_socket_cookie()`.
  * @throws SyscallError code SOCKET_OPTION_FAILED

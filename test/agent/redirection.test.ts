@@ -20,6 +20,12 @@ interface FakeKernel {
   writes: number
   detached: number
   disposed: number
+  failClosed: boolean
+  /** What an agent before this one left. */
+  inherited: string[]
+  isPinned: boolean
+  pinsFail: string | undefined
+  admitted: number[]
 }
 
 function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
@@ -32,6 +38,11 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
     writes: 0,
     detached: 0,
     disposed: 0,
+    failClosed: false,
+    inherited: [],
+    isPinned: true,
+    pinsFail: undefined,
+    admitted: [],
     ...set,
   }
   const clock = createFakeClock()
@@ -42,7 +53,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
     kernel.starts++
     if (kernel.refuses !== undefined) throw new Error(kernel.refuses)
     kernel.isAttached = true
-    kernel.policy = []
+    kernel.policy = kernel.inherited
     const detach = () => {
       kernel.detached++
       kernel.isAttached = false
@@ -60,8 +71,15 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
       },
       counters: () => ({}),
       countRecords: () => 0,
-      features: {} as Redirector['features'],
+      features: { failClosed: kernel.failClosed } as Redirector['features'],
       isAttached: () => kernel.isAttached,
+      admitListener: (fd) => void kernel.admitted.push(fd),
+      restorePins() {
+        if (kernel.pinsFail !== undefined) throw new Error(kernel.pinsFail)
+        const wasWhole = kernel.isPinned
+        kernel.isPinned = true
+        return !wasWhole
+      },
       detach,
       [Symbol.dispose]() {
         kernel.disposed++
@@ -71,6 +89,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
   }
   const part = createRedirection({
     start,
+    listener: () => 7,
     clock,
     log,
     events: {
@@ -233,6 +252,45 @@ test('stop() detaches at once and for good, and keeps the records until release(
   assert.equal(kernel.disposed, 1)
   stopping.abort()
   await running.promise
+})
+
+test('failing closed, what an earlier agent redirected stays so until the host speaks, with or without a listener', async (t) => {
+  const { kernel, clock, part, run, redirected } = redirection(t, { failClosed: true, inherited: ALL })
+  run()
+  await clock.advance(15_000)
+  part.setListenerReady(true)
+  assert.deepEqual(kernel.policy, ALL)
+  part.setModes({ ...MODES, imds: 'disabled' })
+  assert.deepEqual(kernel.policy, ['168.63.129.16:80', '168.63.129.16:32526'])
+  part.setListenerReady(false)
+  assert.deepEqual(kernel.policy, ['168.63.129.16:80', '168.63.129.16:32526'])
+  assert.deepEqual(redirected, [], 'nothing is redirected that was not before')
+})
+
+test('not failing closed, what an earlier agent redirected goes until the host speaks', async (t) => {
+  const { kernel, run } = redirection(t, { inherited: ALL })
+  run()
+  assert.deepEqual(kernel.policy, [])
+})
+
+test('the listener is marked before anything is sent to it', async (t) => {
+  const { kernel, part, run } = redirection(t, { failClosed: true })
+  run()
+  assert.deepEqual(kernel.admitted, [])
+  part.setListenerReady(true)
+  assert.deepEqual(kernel.admitted, [7])
+})
+
+test('pins that somebody removed are put back and told, and so is that they cannot be', async (t) => {
+  const { kernel, clock, run, log } = redirection(t, { failClosed: true })
+  run()
+  kernel.isPinned = false
+  await clock.advance(15_000)
+  assert.deepEqual([kernel.isPinned, log.lines.length], [true, 1])
+  assert.match(log.lines.join(), /^Warn .* had been removed/)
+  kernel.pinsFail = 'no bpf file system'
+  await clock.advance(60_000)
+  assert.deepEqual(log.lines.slice(1), ['Error The redirection will not outlive the agent: no bpf file system'])
 })
 
 test('run() ends when its signal does, also while it waits to try again', async (t) => {

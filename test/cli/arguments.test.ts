@@ -68,9 +68,9 @@ describe('parseArguments() reads the words after status', () => {
     ['status --textfile=/x=y', ask({ output: { form: 'textfile', file: '/x=y' } })],
     ['status --socket /s -c /c', ask({ socket: '/s', configPath: '/c' })],
     ['status --config=/c --json', ask({ configPath: '/c', output: { form: 'json' } })],
-    ['status --help', { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }],
-    ['status --json -h', { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }],
-    ['help status', { kind: 'service-status-help', usage: SERVICE_STATUS_USAGE }],
+    ['status --help', { kind: 'command-help', usage: SERVICE_STATUS_USAGE }],
+    ['status --json -h', { kind: 'command-help', usage: SERVICE_STATUS_USAGE }],
+    ['help status', { kind: 'command-help', usage: SERVICE_STATUS_USAGE }],
   ]
   for (const [line, command] of rows) {
     test(`'${line}'`, () => assert.deepEqual(parseArguments(split(line)), command))

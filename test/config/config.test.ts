@@ -73,6 +73,8 @@ describe('parseConfig() reads', () => {
       enableHttpProxyTrace: false,
       containerRootIsElevated: true,
       closeStaleConnections: false,
+      failClosed: false,
+      pinFolder: '/sys/fs/bpf/azure-proxy-agent',
       notices: [],
     } satisfies Config)
   })
@@ -90,6 +92,8 @@ describe('parseConfig() reads', () => {
     enableHttpProxyTrace: false,
     containerRootIsElevated: true,
     closeStaleConnections: false,
+    failClosed: false,
+    pinFolder: '/sys/fs/bpf/azure-proxy-agent',
     notices: [],
   } as const
 
@@ -110,6 +114,8 @@ describe('parseConfig() reads', () => {
     const ignored = [
       'containerRootIsElevated',
       'closeStaleConnections',
+      'failClosed',
+      'pinFolder',
       'ebpfProgramName',
       'ebpfFileFullPath',
       'imdsSupport',
@@ -123,9 +129,14 @@ describe('parseConfig() reads', () => {
   })
 
   test('switches', () => {
-    const config = parse({ enableHttpProxyTrace: true, containerRootIsElevated: false, closeStaleConnections: true })
-    const { enableHttpProxyTrace, containerRootIsElevated, closeStaleConnections } = config
-    assert.deepEqual([enableHttpProxyTrace, containerRootIsElevated, closeStaleConnections], [true, false, true])
+    const switches = {
+      enableHttpProxyTrace: true,
+      containerRootIsElevated: false,
+      closeStaleConnections: true,
+      failClosed: true,
+    }
+    const config = parse(switches)
+    assert.deepEqual({ ...config, ...switches }, config)
   })
 
   test('an empty log folder as no log files', () => assert.equal(parse({ logFolder: '' }).logFolder, ''))

@@ -62,6 +62,7 @@ const PROGRAMS: readonly (readonly [string, ProgramSpec])[] = [
   ['connect6', connect6Program(FULL)],
   ['sockops', sockopsProgram(FULL)],
   ['connect4-direct-in-child-pid-namespace', connect4Program(DIRECT)],
+  ['connect4-checking-listener', connect4Program({ ...FULL, checksListener: true })],
   ['connect4-least', connect4Program(LEAST)],
   ['sockops-least', sockopsProgram(LEAST)],
   ['whoami-run', whoamiRunProgram(FULL)],
@@ -79,7 +80,7 @@ describe('programs', () => {
     test(`${name} fits what the kernel takes`, () => {
       assert.ok(program.name.length <= 15)
       assert.ok(program.code.bytes.length / 8 <= 4096) // BPF_MAXINSNS
-      const known = new Set<string>([...Object.keys(mapSpecs('storage')), 'whoami'])
+      const known = new Set<string>([...Object.keys(mapSpecs('storage')), 'listening', 'whoami'])
       assert.deepEqual(
         program.code.maps.filter(({ map }) => !known.has(map)),
         [],

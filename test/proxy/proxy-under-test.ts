@@ -101,6 +101,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     attribute: attributing(ROOT),
     decide: () => ALLOWED,
     isExemptUpload,
+    isReady: () => true,
     nextRequestId: () => ++requests,
     httpDate: () => DATE,
     authorize: (request) => authorizationValue(KEY, request),

@@ -26,6 +26,8 @@ export const HELPERS = {
   get_current_task: 35,
   get_socket_cookie: 46,
   get_current_cgroup_id: 80,
+  sk_lookup_tcp: 84,
+  sk_release: 86,
   sk_storage_get: 107,
   sk_storage_delete: 108,
   probe_read_kernel: 113,

@@ -12,6 +12,7 @@
  *     if destination is that listener              remember "direct", proceed
  *     if destination is not guarded                forget, proceed
  *     if the caller is the agent                   forget, proceed  (skippedSelf); not if the entry is for its probe
+ *     if the agent does not listen there           forget, send it where it is refused  (shut; only with checksListener)
  *     remember the caller with the socket          or refuse: the listener would turn an unknown caller away anyway,
  *                                                  and a record left under the same tuple by another must not serve it
  *     rewrite the destination to the listener      proceed  (redirected)
@@ -37,6 +38,13 @@ import { STACK } from './stack.ts'
 
 /** Create the socket's storage if it has none. Source: linux/bpf.h, BPF_SK_STORAGE_GET_F_CREATE. */
 const STORAGE_CREATE = 1
+
+/** The network namespace of the context. Source: linux/bpf.h, BPF_F_CURRENT_NETNS. */
+const CURRENT_NETNS = -1
+
+/** `struct bpf_sock_tuple`, its IPv4 part; where sockops keeps its key. Source: linux/bpf.h. */
+const TUPLE = STACK.connectionKey
+const TUPLE_BYTES = 12
 
 const NETNS = STACK.record + RECORD.netnsCookie
 const DESTINATION = STACK.record + RECORD.destination
@@ -74,6 +82,7 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     load(R1, FP, STACK.policyValue, Word),
     jumpNe32(R1, POLICY_FOR_ALL, 'self'), // if (policyValue != for all) it is the agent about its work
     label('not the agent'),
+    ...(options.checksListener ? requireListener() : []),
     ...describeCaller(options), // record = all about the caller
 
     label('remember'),
@@ -90,6 +99,8 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     jumpEq64(R7, 0, 'pass'), // if (!policy entry) pass
     ...count('notServed'),
     jump('pass'),
+
+    ...(options.checksListener ? shut(addressAt) : []),
 
     label('self'),
     ...count('skippedSelf'),
@@ -162,6 +173,53 @@ function isDirect(): Line[] {
     jump('remember'),
     label('not the listener'),
     jumpEq64(R7, 0, 'forget'), // if (!policy entry) forget
+  ]
+}
+
+/**
+ * `if (!listening[sk_lookup_tcp(record.listener)]) goto shut`: nobody is there, or somebody who took the agent's port.
+ * The lookup finds what the kernel would hand the connection to: a socket on the address, or one on all addresses.
+ *
+ * Ledger: r7 = the socket, which must be released · r8 = its mark or NULL
+ */
+function requireListener(): Line[] {
+  return [
+    store(FP, TUPLE, 0, Word), // tuple.saddr = 0
+    load(R1, FP, LISTENER, Word),
+    store(FP, TUPLE + 4, R1, Word), // tuple.daddr = record.listener
+    store(FP, TUPLE + 8, 0, Half), // tuple.sport = 0
+    load(R1, FP, LISTENER_PORT, Half),
+    store(FP, TUPLE + 10, R1, Half), // tuple.dport = record.listenerPort
+    mov64(R1, R6),
+    ...stackAddress(R2, TUPLE),
+    mov64(R3, TUPLE_BYTES),
+    mov64(R4, CURRENT_NETNS),
+    mov64(R5, 0),
+    call('sk_lookup_tcp'),
+    jumpEq64(R0, 0, 'shut'), // if (!r0) nobody listens
+    mov64(R7, R0), // r7 = the socket
+    loadMap(R1, 'listening'),
+    mov64(R2, R7),
+    mov64(R3, 0),
+    mov64(R4, 0),
+    call('sk_storage_get'),
+    mov64(R8, R0), // r8 = listening[r7] or NULL
+    mov64(R1, R7),
+    call('sk_release'),
+    jumpEq64(R8, 0, 'shut'), // if (!r8) somebody else listens
+  ]
+}
+
+/** Sends the connection to port 0 of the listener's address, where nobody can be: refused, as by a port nobody listens on. */
+function shut(addressAt: number): Line[] {
+  return [
+    label('shut'),
+    load(R5, FP, LISTENER, Word),
+    store(R6, addressAt, R5, Word), // ctx->address = record.listener
+    mov64(R5, 0),
+    store(R6, SOCK_ADDR.user_port, R5, Word), // ctx->user_port = 0
+    ...count('shut'),
+    jump('forget'),
   ]
 }
 

@@ -26,6 +26,8 @@ export const COUNTERS = [
   'pendingStale',
   /** connections that callers made to the listener themselves, once established: they arrive unattributed */
   'direct',
+  /** connects to a guarded destination that were refused, because no listener of the agent was there */
+  'shut',
 ] as const
 
 export type Counter = (typeof COUNTERS)[number]

@@ -9,9 +9,19 @@
  * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no handshake |
  * | connections | sockops             | netns + source + port  | record    | what accept looks up |
  * | counters    | all                 | index                  | u64       | per CPU; see `COUNTERS` |
+ * | listening   | agent               | the socket             | u64 1     | this is a listener of the agent, where `checksListener` |
  */
 
-import { CONNECTION_KEY_BYTES, LISTENER_BYTES, POLICY_KEY_BYTES, RECORD_BYTES, SELF_KEY_BYTES } from '../records.ts'
+import { createHash } from 'node:crypto'
+
+import {
+  CONNECTION_KEY_BYTES,
+  LISTENER_BYTES,
+  POLICY_KEY_BYTES,
+  RECORD,
+  RECORD_BYTES,
+  SELF_KEY_BYTES,
+} from '../records.ts'
 import { COUNTERS } from './counters.ts'
 import type { PendingStore } from './program.ts'
 
@@ -57,6 +67,28 @@ export function mapSpecs(pendingStore: PendingStore): Readonly<Record<MapName, M
       flags: 0,
     },
   }
+}
+
+/** The mark on a listener: it goes with the socket, and only who may write maps can set it. */
+export const LISTENING_MAP: MapSpec = {
+  name: 'listening',
+  type: 'SK_STORAGE',
+  keyBytes: 4,
+  valueBytes: 8,
+  maxEntries: 0,
+  flags: NO_PREALLOC,
+}
+
+/** To be counted up when a field keeps its place and size, and means something else. */
+const REVISION = 1
+
+/**
+ * Names what programs and maps agree upon: programs may share maps with others of the same layout and with no others.
+ * @param specs of the whole set
+ */
+export function layoutOf(specs: Readonly<Record<string, MapSpec>>): string {
+  const layout = JSON.stringify([REVISION, specs, RECORD, RECORD_BYTES, COUNTERS])
+  return createHash('sha256').update(layout).digest('hex').slice(0, 16)
 }
 
 function hash(name: string, keyBytes: number, valueBytes: number, maxEntries: number): MapSpec {

@@ -53,6 +53,11 @@ export interface ProgramOptions {
   readonly pidView: PidView
   /** Whether sock_ops programs may ask for the network namespace (5.15). */
   readonly sockopsNetns: boolean
+  /**
+   * Whether connects are sent on only to a listener that the agent has marked, and refused when there is none: for programs
+   * that outlive the agent, whose port anybody could take meanwhile. Needs socket storage.
+   */
+  readonly checksListener?: boolean | undefined
 }
 
 /** Assembles lines into a spec. */

@@ -1,0 +1,28 @@
+/** A bpf file system of a test's own, at a temporary mount point. */
+
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmdirSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** Mounted until disposed, at the latest until the process ends; what is pinned in it goes with it. */
+export class BpfFileSystem implements Disposable {
+  readonly path = mkdtempSync(join(tmpdir(), 'apa-bpf-'))
+  readonly #atExit = () => this[Symbol.dispose]()
+
+  constructor() {
+    execFileSync('mount', ['-t', 'bpf', '-o', 'mode=0700', 'none', this.path])
+    process.once('exit', this.#atExit)
+  }
+
+  /** Where an agent may pin. */
+  get pins(): string {
+    return join(this.path, 'azure-proxy-agent')
+  }
+
+  [Symbol.dispose](): void {
+    process.off('exit', this.#atExit)
+    execFileSync('umount', [this.path])
+    rmdirSync(this.path)
+  }
+}
