@@ -55,6 +55,8 @@ describe('redirector in the kernel', { skip, timeout: 60_000 * SLOWNESS }, () =>
       sockopsNetns: true,
       ownIdentity: 'run',
       pidView: 'initial',
+      failClosed: false,
+      adopted: 'nothing',
       lacking: [],
     })
   })
