@@ -28,8 +28,9 @@ export interface RulesLog {
 /** Files kept, the new one included. */
 const MAX_FILES = 5
 
-/** Fractions of a second are optional and short in files of other agents, whose rotation this continues. */
-const NAME = /^AuthorizationRules_\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d(?:\.\d{1,3})?-(\d{1,20})\.(json|tmp)$/
+/** All that bears the name counts, as with other agents, whose rotation this continues; the number in it tells the age. */
+const NAME = /^AuthorizationRules_.*\.(json|tmp)$/
+const AGE = /-(\d{1,20})\.json$/
 
 /** Makes the writer of rules files in `directory`, which is made when it is missing. */
 export function createRulesLog(directory: string, clock: Pick<Clock, 'nowMs'>, log: Log): RulesLog {
@@ -77,16 +78,19 @@ export function createRulesLog(directory: string, clock: Pick<Clock, 'nowMs'>, l
   }
 }
 
-/** Removes the oldest files until one more fits, and halves of a run that was killed. Files of any other name stay. */
+/**
+ * Removes the oldest files until one more fits, and halves of a run that was killed. A file without a number is the oldest.
+ * Files of any other name stay.
+ */
 async function makeRoom(directory: string): Promise<void> {
   const files: { name: string; ns: bigint }[] = []
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const match = NAME.exec(entry.name)
     if (match === null || !entry.isFile()) continue
-    if (match[2] === 'tmp') await unlink(join(directory, entry.name))
-    else files.push({ name: entry.name, ns: BigInt(match[1] as string) })
+    if (match[1] === 'tmp') await unlink(join(directory, entry.name))
+    else files.push({ name: entry.name, ns: BigInt(AGE.exec(entry.name)?.[1] ?? 0) })
   }
-  files.sort((a, b) => (a.ns < b.ns ? -1 : a.ns > b.ns ? 1 : 0))
+  files.sort((a, b) => (a.ns < b.ns ? -1 : a.ns > b.ns ? 1 : a.name < b.name ? -1 : 1))
   for (const { name } of files.slice(0, Math.max(0, files.length - (MAX_FILES - 1)))) {
     await unlink(join(directory, name))
   }

@@ -65,7 +65,9 @@ Exit status: 0 no errors (warnings do not count), 1 errors, 2 wrong usage
 
 const EXPLAIN_USAGE = `Usage: azure-proxy-agent rules explain OPTIONS METHOD TARGET
 
-Decides one request as the service would, and says why, by both matchers.
+Decides one request by the rules, as the service would, and says why, by both
+matchers. What the service refuses before it asks the rules is not looked at:
+other methods than the usual ones, and // and .. in a path.
 
 Options:
       --rules FILE      the rules

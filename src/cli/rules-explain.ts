@@ -85,7 +85,7 @@ export function describeAsJson(
     decidedBy: verdict.decidedBy,
     explanation: describeVerdict(verdict),
     reason,
-    privilege: granted?.privilege ?? null,
+    privilege: granted?.privilege ?? (reason.kind === 'not-granted' ? (reason.privileges[0] ?? null) : null),
     role: granted?.role ?? null,
     identity: granted?.identity ?? null,
     endpoint,

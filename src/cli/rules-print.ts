@@ -1,5 +1,6 @@
 /** How the commands about rules read files and write text: 80 columns, and nothing that a terminal would obey. */
 
+import { isUtf8 } from 'node:buffer'
 import { describeErrno } from '../base/errors.ts'
 import type { JsonPosition } from '../base/json.ts'
 import { escapeControls } from '../base/text.ts'
@@ -28,7 +29,7 @@ export interface Refusal {
   readonly hint: string
 }
 
-/** Reads a file of text, whatever bytes it holds. @returns the text, or why there is none. */
+/** Reads a file of text. @returns the text, or why there is none. */
 export function readText(file: string, readFile: ReadFile): string | Refusal {
   const refuse = (message: string): Refusal => ({
     file,
@@ -37,14 +38,46 @@ export function readText(file: string, readFile: ReadFile): string | Refusal {
     message,
     hint: 'Name a file of rules that can be read.',
   })
+  let bytes: Uint8Array
   try {
-    const bytes = readFile(file)
-    return bytes.length > MAX_FILE_BYTES
-      ? refuse('the file is too large for rules')
-      : Buffer.from(bytes).toString('utf8')
+    bytes = readFile(file)
   } catch (error) {
     const errno = (error as { errno?: unknown }).errno
     return refuse(`cannot read the file: ${typeof errno === 'number' ? describeErrno(errno) : String(error)}`)
+  }
+  if (bytes.length > MAX_FILE_BYTES) return refuse('the file is too large for rules')
+  return isUtf8(bytes) ? Buffer.from(bytes).toString('utf8') : refuseEncoding(file, bytes)
+}
+
+/** The agent takes no other encoding: what one reader guesses at, another reads otherwise. */
+function refuseEncoding(file: string, bytes: Uint8Array): Refusal {
+  const before = readValidText(bytes)
+  const culprit = bytes[Buffer.byteLength(before)]
+  const lines = before.replace(/^\ufeff/, '').split('\n')
+  const position = { line: lines.length, column: (lines.at(-1)?.length ?? 0) + 1 }
+  const isUtf16 = (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)
+  const message = isUtf16 ? 'the file is UTF-16' : `byte 0x${culprit?.toString(16)} is not UTF-8`
+  return { file, position, finding: 'encoding', message, hint: 'Save the file as UTF-8.' }
+}
+
+/** Reads the text before the first byte that is no UTF-8, which is looked for by halves. */
+function readValidText(bytes: Uint8Array): string {
+  let low = 0
+  let high = bytes.length
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if (readBeginning(bytes.subarray(0, middle)) === undefined) high = middle - 1
+    else low = middle
+  }
+  return readBeginning(bytes.subarray(0, low)) ?? ''
+}
+
+/** @returns what is whole of a text that may end inside a character; `undefined` when no end would make a text of it */
+function readBeginning(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true })
+  } catch {
+    return undefined
   }
 }
 

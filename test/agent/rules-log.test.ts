@@ -59,9 +59,8 @@ test('write() keeps the last five, also when the clock stands still or goes back
 test('write() removes nothing but files of its own naming, halves of a killed run among them', async (t) => {
   const { directory, rulesLog, write } = keeper(t)
   const foreign = [
-    'AuthorizationRules_.json',
+    'AuthorizationRules.json',
     'AuthorizationRules_2020-01-01T00.00.00.000-1.json.bak',
-    'AuthorizationRules_mine.json',
     'ProxyAgent.log',
     'status.json',
     'xAuthorizationRules_2020-01-01T00.00.00.000-1.json',
@@ -79,6 +78,27 @@ test('write() removes nothing but files of its own naming, halves of a killed ru
     assert.ok(left.includes(name), name)
   assert.deepEqual(left.filter((name) => own.includes(name)).sort(), own.slice(2))
   assert.equal(left.length, foreign.length + 1 + 4 + 1)
+})
+
+test('write() counts all files that bear the name, those without a number as the oldest', async (t) => {
+  const { directory, rulesLog, write, ids } = keeper(t)
+  mkdirSync(directory, { recursive: true })
+  for (const name of ['a', 'b', 'c', 'd', 'e', ''])
+    writeFileSync(join(directory, `AuthorizationRules_${name}.json`), '{}')
+  write('1')
+  await rulesLog.flush()
+  assert.deepEqual(
+    readdirSync(directory)
+      .filter((name) => !NAME.test(name))
+      .sort(),
+    ['b', 'c', 'd', 'e'].map((name) => `AuthorizationRules_${name}.json`),
+  )
+  for (const id of ['2', '3', '4', '5']) {
+    write(id)
+    await rulesLog.flush()
+  }
+  assert.deepEqual(ids(), ['1', '2', '3', '4', '5'])
+  assert.equal(readdirSync(directory).length, 5)
 })
 
 test('write() does not queue: what is overtaken before its turn is left out, the newest is written', async (t) => {

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { run, runProcess } from './rules-commands.ts'
 
+const EXPLAIN = ['explain', '--endpoint', 'imds', '--user', 'alice']
+
 describe('rules check', () => {
   test('as a process, exits with 0 for sound rules', () => {
     assert.deepEqual(runProcess('check', 'item-sound.json'), {
@@ -36,6 +38,34 @@ describe('rules check', () => {
     assert.match(stdout, /^missing\.json:1:1: error: cannot read the file: No such file or directory/)
     assert.match(stdout, /^2 files: 1 error, 0 warnings\n$/m)
   })
+
+  for (const [situation, bytes, expected] of [
+    ['Latin-1', Buffer.from('{\n  "id": "caf\xe9"}', 'latin1'), '2:13: error: byte 0xe9 is not UTF-8 (encoding)'],
+    [
+      'a mark, then Latin-1',
+      Buffer.from('\xef\xbb\xbf{"\xff"', 'latin1'),
+      '1:3: error: byte 0xff is not UTF-8 (encoding)',
+    ],
+    [
+      'a character cut short at the end',
+      Buffer.from('{"\xe2\x84', 'latin1'),
+      '1:3: error: byte 0xe2 is not UTF-8 (encoding)',
+    ],
+    ['UTF-16', Buffer.from('\ufeff{}', 'utf16le'), '1:1: error: the file is UTF-16 (encoding)'],
+  ] as const) {
+    test(`refuses a file that is not UTF-8, as the agent does: ${situation}`, () => {
+      for (const words of [
+        ['check', 'f'],
+        ['test', 'f'],
+        [...EXPLAIN, '--rules', 'f', 'GET', '/'],
+      ]) {
+        const { status, stdout, stderr } = run(words, { f: bytes })
+        assert.equal(status, 1)
+        const text = stdout + stderr
+        assert.ok(text.startsWith(`f:${expected}\n    Save the file as UTF-8.\n`), text)
+      }
+    })
+  }
 
   test('--json prints one object with the findings', () => {
     const { status, stdout } = run(['check', '--json', 'bad.json'], { 'bad.json': '{\n  "mode": 5 }' })

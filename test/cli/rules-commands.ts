@@ -16,7 +16,7 @@ export function runProcess(...words: string[]) {
 }
 
 /** Runs the same within this process. @param files in place of those on the disk */
-export function run(words: readonly string[], files: Readonly<Record<string, string>> = {}) {
+export function run(words: readonly string[], files: Readonly<Record<string, string | Uint8Array>> = {}) {
   const command = parseArguments(['rules', ...words])
   if (command.kind !== 'rules') throw new Error(`not a command about rules: ${JSON.stringify(command)}`)
   const printed = { 1: '', 2: '' }
@@ -24,7 +24,10 @@ export function run(words: readonly string[], files: Readonly<Record<string, str
     print: (fd, text) => {
       printed[fd] += text
     },
-    readFile: (path) => (path in files ? Buffer.from(files[path] as string) : readFileSync(`${FIXTURES}${path}`)),
+    readFile: (path) => {
+      const file = files[path] ?? readFileSync(`${FIXTURES}${path}`)
+      return typeof file === 'string' ? Buffer.from(file) : file
+    },
   })
   return { status, stdout: printed[1], stderr: printed[2] }
 }

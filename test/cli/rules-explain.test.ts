@@ -41,6 +41,13 @@ describe('rules explain', () => {
     assert.deepEqual(canonical, { allowed: true, reason: { kind: 'granted', ...grant } })
   })
 
+  test('--json names the privilege that matches and is not granted', () => {
+    const bob = ['--endpoint', 'imds', '--user', 'bob']
+    const { verdict, privilege, role, identity, reason } = explainJson('item-sound.json', bob, '/metadata/instance/x')
+    assert.deepEqual([verdict, privilege, role, identity], ['forbidden', 'instance', null, null])
+    assert.deepEqual(reason, { kind: 'not-granted', privileges: ['instance'] })
+  })
+
   test('takes where a caller runs and what its program is, for the selectors of local rules', () => {
     const HASH = 'AB'.repeat(32)
     const identity = { name: 'web', cgroupPath: '/a', systemdUnit: 'b.service', containerId: HASH, exeSha256: HASH }
