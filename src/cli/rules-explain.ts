@@ -2,12 +2,14 @@
 
 import { basename } from 'node:path'
 import type { EndpointName } from '../base/endpoints.ts'
+import type { RequestLine } from '../base/request-target.ts'
+import { CANONICAL_METHODS } from '../rules/canonicalize.ts'
 import { type CanonicalMode, decide, type RulesVerdict, type Verdict } from '../rules/decide.ts'
 import { describeVerdict } from '../rules/describe.ts'
 import { type RulesFile, RulesFileError, readRulesFile } from '../rules/rules-file.ts'
 import { compileItem, type EndpointPolicy } from '../rules/snapshot.ts'
 import type { Question } from './rules-arguments.ts'
-import { type Answer, formatJson, formatRefusal, type ReadFile, type Refusal, readText, wrap } from './rules-print.ts'
+import { type Answer, answerRefusal, formatJson, type ReadFile, type Refusal, readText, wrap } from './rules-print.ts'
 
 /** A decision, and what both matchers said whatever the mode. */
 export interface Explanation {
@@ -29,7 +31,7 @@ export function explainFile(
   readFile: ReadFile,
 ): Answer {
   const rules = loadRules(file, readFile)
-  if ('finding' in rules) return { out: '', err: formatRefusal(rules), exitCode: 1 }
+  if ('finding' in rules) return answerRefusal(rules, json)
   const explanation = explain(rules, question, canonicalMode)
   const out = json
     ? formatJson(describeAsJson(explanation, question, canonicalMode))
@@ -60,16 +62,30 @@ export function explain(
   const policy = item === undefined ? undefined : compileItem(item, endpoint).result
   const ask = (mode: CanonicalMode) => decide(policy, endpoint, caller, request, { canonicalMode: mode })
   const { legacy, canonical } = ask('shadow')
-  return { verdict: ask(canonicalMode), legacy, canonical, policy, notes: notesOn(rules, policy !== undefined) }
+  const notes = [...notesOnRules(rules, policy !== undefined), ...notesOnRequest(request)]
+  return { verdict: ask(canonicalMode), legacy, canonical, policy, notes }
 }
 
-function notesOn({ format }: RulesFile, hasRules: boolean): string[] {
+function notesOnRules({ format }: RulesFile, hasRules: boolean): string[] {
   if (format === 'local') {
     return [
       'A local rules file: decided as if the host sent nothing but the mode enforce; without a defaultAccess of its own, deny.',
     ]
   }
   return hasRules ? [] : ['The file has no rules for this endpoint.']
+}
+
+/** What a client would not send, or the service not take. */
+function notesOnRequest({ method, target }: RequestLine): string[] {
+  const notes: string[] = []
+  if (!CANONICAL_METHODS.has(method)) {
+    const methods = [...CANONICAL_METHODS].join(', ')
+    notes.push(`The service refuses this method before it asks the rules: it takes ${methods}, in capitals.`)
+  }
+  if (!/^(\/|\*$|[a-z][a-z0-9+.-]*:\/\/)/i.test(target)) {
+    notes.push(`The target does not begin with a slash: '${target.split('/')[0]}' is read as a host.`)
+  }
+  return notes
 }
 
 /** Writes an explanation as the object that `--json` prints. */

@@ -95,8 +95,15 @@ export function formatFinding(
 }
 
 /** Writes a refusal as the one error of its file. */
-export function formatRefusal({ file, position, finding, message, hint }: Refusal): string {
+function formatRefusal({ file, position, finding, message, hint }: Refusal): string {
   return formatFinding(file, position, 'error', message, finding, hint)
+}
+
+/** Ends a command that cannot work with a file: in words for people, and for programs as the one member `error`. */
+export function answerRefusal(refusal: Refusal, json: boolean): Answer {
+  const { file, position, finding: code, message, hint } = refusal
+  const out = json ? formatJson({ error: { code, message, hint, file, ...position } }) : ''
+  return { out, err: formatRefusal(refusal), exitCode: 1 }
 }
 
 /**

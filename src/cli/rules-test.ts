@@ -7,7 +7,7 @@ import { describeVerdict } from '../rules/describe.ts'
 import { type RulesFile, RulesFileError, readJson, readRulesFile } from '../rules/rules-file.ts'
 import { makeCaller } from './rules-arguments.ts'
 import { describeAsJson, type Explanation, explain, loadRules } from './rules-explain.ts'
-import { type Answer, formatJson, formatRefusal, type ReadFile, type Refusal, readText, wrap } from './rules-print.ts'
+import { type Answer, answerRefusal, formatJson, type ReadFile, type Refusal, readText, wrap } from './rules-print.ts'
 
 const Endpoint = v.picklist(['imds', 'wireserver', 'hostga'])
 
@@ -49,7 +49,7 @@ interface Result {
 /** Runs the command. Exit code 1 when a case fails, or when the file cannot be used. */
 export function testFile(file: string, json: boolean, readFile: ReadFile): Answer {
   const loaded = load(file, readFile)
-  if ('finding' in loaded) return { out: '', err: formatRefusal(loaded), exitCode: 1 }
+  if ('finding' in loaded) return answerRefusal(loaded, json)
   const { rules, expectations } = loaded
   const results = expectations.cases.map((each): Result => {
     const endpoint = (each.endpoint ?? expectations.endpoint) as Result['endpoint']

@@ -34,7 +34,16 @@ export interface CanonicalRequest {
   readonly query: CanonicalQuery
 }
 
-const METHODS: ReadonlySet<string> = new Set(['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH'])
+/** Methods that have a canonical form; they are case-sensitive. */
+export const CANONICAL_METHODS: ReadonlySet<string> = new Set([
+  'GET',
+  'POST',
+  'PUT',
+  'DELETE',
+  'HEAD',
+  'OPTIONS',
+  'PATCH',
+])
 
 /** Canonicalises a request line. Total: any text gives a request or a failure, in linear time. */
 export function canonicalize(request: RequestLine): CanonicalRequest | CanonicalFailure {
@@ -44,7 +53,7 @@ export function canonicalize(request: RequestLine): CanonicalRequest | Canonical
 /** The same for a target that is already taken apart. */
 export function canonicalizeParts(method: string, target: RequestTarget): CanonicalRequest | CanonicalFailure {
   if (target.scheme !== undefined && target.scheme.toLowerCase() !== 'http') return canonicalFailure('CANON_SCHEME')
-  if (!METHODS.has(method)) return canonicalFailure('CANON_METHOD')
+  if (!CANONICAL_METHODS.has(method)) return canonicalFailure('CANON_METHOD')
   const destination = classifyDestination(target.authority)
   if (isCanonicalFailure(destination)) return destination
   const path = canonicalPath(target.path)

@@ -1,5 +1,6 @@
 /** Says in words why a request was decided as it was: for the log, never for the caller. */
 
+import type { CanonicalCode } from './canonical-failure.ts'
 import type { EndpointReason, RulesReason, Verdict } from './decide.ts'
 import { quote } from './divergence.ts'
 
@@ -29,8 +30,23 @@ function describeReason(reason: EndpointReason | RulesReason, allowed: boolean):
     case 'default-access':
       return `no privilege matches and the default access is ${allowed ? 'allow' : 'deny'}`
     case 'canonical-error':
-      return `the request has no canonical form, ${reason.code}`
+      return `the request has no canonical form: ${CANONICAL_FAULTS[reason.code]} (${reason.code})`
   }
+}
+
+const CANONICAL_FAULTS: Readonly<Record<CanonicalCode, string>> = {
+  CANON_SCHEME: 'its scheme is not http',
+  CANON_METHOD: 'its method is not one of those that are forwarded',
+  CANON_USERINFO: 'there is an @ before its host',
+  CANON_PORT: 'its port is not a number up to 65535',
+  CANON_HOST: 'its host is neither an address nor a name',
+  CANON_PCT: 'a % is not followed by two hexadecimal digits',
+  CANON_UTF8: 'it is not UTF-8 when decoded',
+  CANON_OVERLONG: 'a character is written longer than it is',
+  CANON_CTRL: 'it holds a control character',
+  CANON_NON_ASCII: 'its path is not ASCII',
+  CANON_EMBQ: 'its path holds an encoded question mark',
+  CANON_UNDERFLOW: 'its path climbs above the root',
 }
 
 /** Up to three names: a rule set may hold thousands. */

@@ -117,10 +117,47 @@ describe('rules explain', () => {
     assert.match(notes[0], /as if the host sent nothing but the mode enforce/)
   })
 
+  test('says what is odd about a request', () => {
+    const notes = (method: string, target: string) => {
+      const words = ['explain', '--json', '--rules', 'item-sound.json', ...ALICE, method, target]
+      return JSON.parse(run(words).stdout).notes
+    }
+    assert.deepEqual(notes('get', '/metadata'), [
+      'The service refuses this method before it asks the rules: it takes GET, POST, PUT, DELETE, HEAD, OPTIONS, PATCH, in capitals.',
+    ])
+    assert.deepEqual(notes('GET', 'metadata/instance'), [
+      "The target does not begin with a slash: 'metadata' is read as a host.",
+    ])
+    for (const target of ['/metadata', '*', 'http://169.254.169.254', 'HTTP://x/y'])
+      assert.deepEqual(notes('GET', target), [])
+  })
+
   test('exits with 1 and names the place when the rules cannot be used', () => {
     const files = { 'bad.json': '{\n  "mode": "enforce",\n  "mode": "audit"\n}' }
     const { status, stdout, stderr } = run(['explain', '--rules', 'bad.json', ...ALICE, 'GET', '/'], files)
     assert.deepEqual([status, stdout], [1, ''])
     assert.match(stderr, /^bad\.json:3:3: error: member 'mode' stands twice in one object \(duplicate-member\)\n/)
+  })
+
+  test('--json gives the fault of rules that cannot be used as well, to explain and to test', () => {
+    const files = {
+      'bad.json': '{\n  "mode": "enforce",\n  "mode": "audit"\n}',
+      't.json': '{"rules": "bad.json",\n "cases": 5}',
+    }
+    const explained = run(['explain', '--json', '--rules', 'bad.json', ...ALICE, 'GET', '/'], files)
+    assert.equal(explained.status, 1)
+    assert.deepEqual(JSON.parse(explained.stdout), {
+      error: {
+        code: 'duplicate-member',
+        message: "member 'mode' stands twice in one object",
+        hint: 'Keep one of the two members.',
+        file: 'bad.json',
+        line: 3,
+        column: 3,
+      },
+    })
+    const tested = run(['test', '--json', 't.json'], files)
+    const { error } = JSON.parse(tested.stdout)
+    assert.deepEqual([tested.status, error.file, error.line, error.code], [1, 't.json', 2, 'shape'])
   })
 })

@@ -42,7 +42,7 @@ describe('describeVerdict()', () => {
     [
       'no canonical form',
       textFor(ITEM, '/t%00'),
-      'forbidden: the request has no canonical form, CANON_CTRL (rule set "rules-1", canonical matcher)',
+      'forbidden: the request has no canonical form: it holds a control character (CANON_CTRL) (rule set "rules-1", canonical matcher)',
     ],
     [
       'disabled',
