@@ -17,6 +17,7 @@ import {
   hashItem,
   itemsOf,
   type PolicySnapshot,
+  type RuleWarningCode,
 } from '../rules/snapshot.ts'
 import type { LocalOutcome, LocalRulesFile } from './local-rules.ts'
 
@@ -48,6 +49,11 @@ type LocalOutcomes = Readonly<Record<LocalEndpoint, LocalOutcome>>
 const LOCAL_ENDPOINTS = ['wireserver', 'imds'] as const
 const ENDPOINTS = ['wireserver', 'imds', 'hostga'] as const
 const TITLES: Readonly<Record<EndpointName, string>> = { wireserver: 'Wireserver', imds: 'IMDS', hostga: 'HostGA' }
+/** Told as other agents tell them. */
+const LEVELS: Readonly<Partial<Record<RuleWarningCode, 'error'>>> = {
+  'mode-unknown': 'error',
+  'role-undefined': 'error',
+}
 const NO_OUTCOMES: LocalOutcomes = { wireserver: undefined, imds: undefined }
 
 /** Makes the holder with no rules. */
@@ -77,9 +83,9 @@ export function createRulesHolder(
       const remark = old === now || endpoint === 'hostga' ? undefined : readRuleId(now).remark
       if (remark) log.warn(`${TITLES[endpoint]} rules: the id ${remark}, so local rules are off.`)
     }
-    for (const { endpoint, message } of compiled.warnings) {
+    for (const { code, endpoint, message } of compiled.warnings) {
       // HostGAPlugin has WireServer's item: its warnings would be the same ones.
-      if (endpoint !== 'hostga') log.warn(`${TITLES[endpoint]} rules: ${message}`)
+      if (endpoint !== 'hostga') log[LEVELS[code] ?? 'warn'](`${TITLES[endpoint]} rules: ${message}`)
     }
     log.info(`Rules of epoch ${compiled.result.epoch} are in force`)
     ids = nextIds

@@ -84,12 +84,20 @@ test('update() with nothing takes the rules away', () => {
   assert.ok(log.lines.includes("Warn IMDS rule id changed from 'rules-1' to ''."))
 })
 
-test('update() tells what looks odd in a document, once', () => {
+test('update() tells what looks odd in a document, once, at the level of other agents', () => {
   const { rules, log } = holder()
-  const odd = { ...TO_BOB, mode: 'enforced?' }
+  const roleAssignments = [{ role: 'gone', identities: [] }, ...(TO_BOB.rules?.roleAssignments ?? [])]
+  const odd = { ...TO_BOB, mode: 'enforced?', rules: { ...TO_BOB.rules, identities: [], roleAssignments } }
   rules.update({ imds: odd })
   rules.update({ imds: structuredClone(odd) })
-  assert.equal(log.lines.filter((line) => /^Warn IMDS rules: .*enforced\?/.test(line)).length, 1)
+  assert.deepEqual(
+    log.lines.filter((line) => line.includes(' rules: ')),
+    [
+      "Error IMDS rules: Mode 'enforced?' is not known, the rules are enforced.",
+      "Error IMDS rules: Role 'gone' is not defined, skip the role assignment.",
+      "Warn IMDS rules: Identity 'someone' is not defined, role 'reader' is not assigned to it.",
+    ],
+  )
 })
 
 test('decide() hands the canonical mode on: where only the canonical matcher denies, enforce denies', () => {
