@@ -8,7 +8,6 @@
  * Parts do not know each other; every arrow between them is in this file.
  */
 
-import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { aborted, type Clock, processAgeMs, systemClock } from '../base/clock.ts'
 import { ENDPOINTS, LISTENER, SELF_PROBE, WIRESERVER } from '../base/endpoints.ts'
@@ -46,10 +45,13 @@ import { attribute } from './attribution.ts'
 import { findObjection, keepControlSocket } from './control-socket.ts'
 import { limitCpu } from './cpu-quota.ts'
 import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
+import { createEventFolder } from './event-folder.ts'
 import { createFirstWord, type FirstWord } from './first-word.ts'
 import { findGap } from './health.ts'
+import { createHostLink } from './host-link.ts'
 import { keepListening } from './listener.ts'
 import { createLocalRulesFile } from './local-rules.ts'
+import { osName, readMachineFacts, readOsRelease } from './machine-facts.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createReport, type Report } from './report.ts'
@@ -60,8 +62,10 @@ import { createSelfProbe, type SelfProbe } from './self-probe.ts'
 import { joinServiceManager, type ServiceManagerEnv } from './service-manager.ts'
 import { handleStaleConnections } from './stale-connections.ts'
 import { createStatusWriter } from './status-writer.ts'
+import { createTelemetry, type Telemetry } from './telemetry.ts'
 import { createTelling, type Telling } from './telling.ts'
 import { createVitals } from './vitals.ts'
+import { createVmMetadata } from './vm-metadata.ts'
 
 export interface Agent {
   /** Runs until `stop` is called and everything has ended. Never rejects. */
@@ -133,6 +137,7 @@ export function startAgent(config: Config, version: string): Agent {
     redirector: redirection.current,
     openConnections: () => server?.openConnections() ?? 0,
     check: () => check.state(),
+    telemetryMetrics: () => telemetry.metrics(),
     isStopping: () => stopping.signal.aborted,
   })
   const check: SelfCheck = createSelfCheck({
@@ -169,6 +174,7 @@ export function startAgent(config: Config, version: string): Agent {
     probe,
     firstWord,
   )
+  const telemetry = buildTelemetry(config, version, clock, telling, hostClock, keeper)
   const control = createControlServer(
     { status: () => `${JSON.stringify(report.status())}\n`, metrics: report.metrics, health: report.health },
     findObjection,
@@ -212,7 +218,10 @@ export function startAgent(config: Config, version: string): Agent {
       await keeper.run(stopping.signal)
     })
     const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
-    const reporting = runDelayed(provisioning.finished, telling, status.run, clock, stopping.signal)
+    const delayed = async (signal: AbortSignal) => {
+      await Promise.all([telemetry.run(signal), status.run(signal)])
+    }
+    const reporting = runDelayed(provisioning.finished, telling, delayed, clock, stopping.signal)
     await aborted(stopping.signal)
 
     manager.stopping()
@@ -228,7 +237,7 @@ export function startAgent(config: Config, version: string): Agent {
     const tasks = [keeping, listening, redirecting, reporting, checking, controlling, provisioning.stop()]
     await Promise.race([Promise.all(tasks), clock.sleep(TASK_GRACE_MS)])
     for (const module of ['redirector', 'proxyServer', 'keyKeeper'] as const) telling.board.setState(module, 'STOPPED')
-    await Promise.race([Promise.all([status.write(), rulesLog.flush()]), clock.sleep(LOG_GRACE_MS)])
+    await Promise.race([Promise.all([status.write(), rulesLog.flush(), telemetry.save()]), clock.sleep(LOG_GRACE_MS)])
     await telling.logs.close(LOG_GRACE_MS)
   }
   return {
@@ -256,7 +265,7 @@ const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'pr
 
 /** Says that we are here, and what is odd about the configuration. */
 function greet({ log, console, board }: Telling, config: Config, version: string): void {
-  const text = `============== GuestProxyAgent (${version}) is starting on ${osName()}(${process.arch}), elapsed: ${processAgeMs()}`
+  const text = `============== GuestProxyAgent (${version}) is starting on ${osName(readOsRelease())}(${process.arch}), elapsed: ${processAgeMs()}`
   log.info(text)
   console(text)
   log.info(`Configuration: ${config.path}`)
@@ -451,6 +460,42 @@ function buildStages(
   }
 }
 
+function buildTelemetry(
+  config: Config,
+  version: string,
+  clock: Clock,
+  { logs, board }: Telling,
+  hostClock: HostClock,
+  keeper: KeyKeeper,
+): Telemetry {
+  const log = logs.quiet
+  const counts = logs.eventCounts
+  const host = createHostLink({
+    httpDate: hostClock.httpDate,
+    timeoutMs: HOST_CALL_TIMEOUT_MS,
+    maxBodyBytes: MAX_HOST_ANSWER_BYTES,
+    key: () => keeper.snapshot().key,
+  })
+  return createTelemetry({
+    fresh: logs.events,
+    folder: createEventFolder({
+      directory: config.eventFolder,
+      maxLogFiles: config.maxEventFileCount,
+      clock,
+      counts,
+      log,
+    }),
+    metadata: createVmMetadata({ ask: host.ask, machine: readMachineFacts(readOsRelease()), clock, log }),
+    post: host.post,
+    counts,
+    board,
+    writer: { version, pid: process.pid },
+    clock,
+    log,
+    intervalMs: config.telemetryIntervalMs,
+  })
+}
+
 function answerProvision(query: ProvisionQuery, keeper: KeyKeeper, provisioning: Provisioning) {
   const { isLatched, stateText } = keeper.snapshot()
   const isEnforcing = stateText !== 'disabled' && stateText !== 'Unknown'
@@ -477,17 +522,4 @@ async function runDelayed(
 function describeCounters(redirection: Redirection): string {
   const counters = Object.entries(redirection.current()?.counters() ?? {})
   return counters.map(([name, count]) => `${name} ${count}`).join(', ') || 'none, it was not on'
-}
-
-/** Name of the distribution as os-release gives it. Source: os-release(5). */
-function osName(): string {
-  for (const path of ['/etc/os-release', '/usr/lib/os-release']) {
-    try {
-      const match = /^PRETTY_NAME="?([^"\n]*)"?$/m.exec(readFileSync(path, 'utf8'))
-      if (match?.[1]) return match[1]
-    } catch {
-      // The next place may have it.
-    }
-  }
-  return 'Linux'
 }

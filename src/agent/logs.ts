@@ -1,16 +1,25 @@
-/** Opens the logs of a run: agent log, connection log, system log. */
+/** Opens the logs of a run: agent log, connection log, system log, and the events that lines become. */
 
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
-import { createLog, type Log } from '../base/log.ts'
+import { createLog, type Log, type LogSink } from '../base/log.ts'
 import { createRollingFile, type RollingFile } from '../base/rolling-file.ts'
 import { createSystemLog } from '../base/system-log.ts'
 import type { Config } from '../config/config.ts'
 import { type ConnectionLog, createConnectionLog } from '../telemetry/connection-log.ts'
+import type { Writer } from '../telemetry/event.ts'
+import { createEventCounts, type EventCounts } from '../telemetry/event-counts.ts'
+import { EventQueue } from '../telemetry/event-queue.ts'
+import { createEventSink } from '../telemetry/event-sink.ts'
 
 export interface Logs {
   readonly agent: Log
   readonly connection: ConnectionLog
+  /** The agent log without telemetry: for those whose lines would become what they are about. */
+  readonly quiet: Log
+  /** Lines that became telemetry events. */
+  readonly events: EventQueue
+  readonly eventCounts: EventCounts
   /** Entries lost so far, of each log. */
   dropped(): Readonly<Record<'agent' | 'connection' | 'system', number>>
   /** Writes what is buffered, waiting at most `timeoutMs` for a slow disk, and closes the files. */
@@ -20,7 +29,7 @@ export interface Logs {
 }
 
 /** Makes the logs that `config` asks for. Files are opened with their first line. */
-export function openLogs(config: Config, clock: Clock): Logs {
+export function openLogs(config: Config, writer: Writer, clock: Clock): Logs {
   const system = createSystemLog(config.systemLogLevel)
   const file = (name: string): RollingFile | undefined =>
     config.logFolder === ''
@@ -29,9 +38,30 @@ export function openLogs(config: Config, clock: Clock): Logs {
   const agentFile = file('ProxyAgent.log')
   const connectionFile = file('ProxyAgent.Connection.log')
   const files = [agentFile, connectionFile].filter((each) => each !== undefined)
+  const sinks: readonly LogSink[] = agentFile ? [system, agentFile] : [system]
+  const quiet = createLog(sinks, clock.nowMs)
+  const events = new EventQueue()
+  const eventCounts = createEventCounts()
+  const threshold = config.eventLogLevel
+  const eventSink =
+    threshold &&
+    createEventSink({
+      threshold,
+      writer,
+      monotonicMs: clock.monotonicMs,
+      queue: events,
+      counts: eventCounts,
+      log: quiet,
+    })
   return {
-    agent: createLog([system, ...(agentFile ? [agentFile] : [])], clock.nowMs),
-    connection: createConnectionLog(connectionFile, system, clock.nowMs),
+    agent: eventSink ? createLog([...sinks, eventSink], clock.nowMs) : quiet,
+    connection: createConnectionLog(connectionFile, system, clock.nowMs, {
+      events: eventSink,
+      traceClock: config.enableHttpProxyTrace ? () => performance.now() : undefined,
+    }),
+    quiet,
+    events,
+    eventCounts,
     dropped: () => ({
       agent: agentFile?.dropped ?? 0,
       connection: connectionFile?.dropped ?? 0,

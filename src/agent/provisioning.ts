@@ -13,6 +13,7 @@ import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { replaceFile } from '../base/private-file.ts'
 import type { SerialConsole } from '../telemetry/serial-console.ts'
+import { escapeXml } from '../telemetry/xml.ts'
 
 export type ReadyFlag = 'redirector' | 'keyLatch' | 'listener'
 
@@ -50,6 +51,9 @@ const LINES: readonly (readonly [flag: ReadyFlag, name: string])[] = [
   ['listener', 'proxyListenerStatus'],
 ]
 
+/** What a failure is about, in telemetry. */
+const ORIGIN = { task: 'write_provision_state', operation: 'provision' } as const
+
 /** Makes the state with no flag set. */
 export function createProvisioning(options: ProvisioningOptions): Provisioning {
   const { directory, clock, log, console } = options
@@ -80,7 +84,7 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
   const tell = (text: string) => {
     console(text === '' ? 'Provision finished successfully' : text)
     if (text === '') log.info('Provision finished successfully')
-    else log.error(`Provision ended with errors: ${text.trim()}`)
+    else log.write('Error', `Provision ended with errors: ${text.trim()}`, ORIGIN)
   }
   /** Writes both files; a failure is told once, and tried again with the next declaration. */
   const writeTags = async (text: string) => {
@@ -150,16 +154,4 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
  */
 function endOfThisMillisecond(nowMs: number): bigint {
   return BigInt(Math.floor(nowMs)) * 1_000_000n + 999_999n
-}
-
-const ESCAPES: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  "'": '&apos;',
-  '"': '&quot;',
-  '<': '&lt;',
-  '>': '&gt;',
-}
-
-function escapeXml(text: string): string {
-  return text.replace(/[&'"<>]/g, (char) => ESCAPES[char] as string)
 }

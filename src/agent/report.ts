@@ -52,6 +52,7 @@ export interface ReportParts {
   readonly redirector: () => Redirector | undefined
   readonly openConnections: () => number
   readonly check: () => CheckState
+  readonly telemetryMetrics: () => Metric[]
   readonly isStopping: () => boolean
 }
 
@@ -146,6 +147,7 @@ export function createReport(parts: ReportParts): Report {
         gauge('azure_proxy_agent_key_age_seconds', 'Since the key in use was issued.', keyAgeSeconds()),
         ...kernelMetrics(parts.redirector()),
         ...logMetrics(telling.logs),
+        ...parts.telemetryMetrics(),
         ...vitals.metrics(),
       ]),
   }

@@ -29,9 +29,18 @@ export interface Telling {
   milestone(module: ModuleName, message: string, elapsedMs?: number): void
 }
 
+/** Names of the modules in telemetry. */
+const OPERATIONS: Readonly<Record<ModuleName, string>> = {
+  keyKeeper: 'key_keeper',
+  redirector: 'redirector',
+  proxyServer: 'proxy_server',
+  telemetryLogger: 'event_logger',
+  monitor: 'proxy_agent_status',
+}
+
 /** Opens everything that `config` asks for. Files are made with their first line. */
 export function createTelling(config: Config, version: string, clock: Clock): Telling {
-  const logs = openLogs(config, clock)
+  const logs = openLogs(config, { version, pid: process.pid }, clock)
   const log = logs.agent
   const console = createSerialConsole(version, clock.nowMs)
   const normal = createConnectionSummary(clock.monotonicMs)
@@ -63,7 +72,8 @@ export function createTelling(config: Config, version: string, clock: Clock): Te
     nextRequestId: () => ++requests,
     requestCount,
     milestone(module, message, elapsedMs = processAgeMs()) {
-      log.info(JSON.stringify({ elapsed: elapsedMs, message }))
+      const origin = { task: 'start', operation: OPERATIONS[module] }
+      log.write('Info', JSON.stringify({ elapsed: elapsedMs, message }), origin)
       console(`${message} - ${elapsedMs}`)
       board.setMessage(module, `${message} - ${elapsedMs}`)
     },

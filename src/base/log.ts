@@ -12,16 +12,22 @@ import { cutUtf8, escapeControls } from './text.ts'
 export const LEVELS = ['Error', 'Warn', 'Info', 'Debug', 'Trace'] as const
 export type Level = (typeof LEVELS)[number]
 
+/** What a line is about, for sinks that sort by it: telemetry does, files do not. */
+export interface LogOrigin {
+  readonly task: string
+  readonly operation: string
+}
+
 /** Where lines go. `threshold` is the least severe level it wants. */
 export interface LogSink {
   readonly threshold: Level
-  write(level: Level, message: string, epochMs: number): void
+  write(level: Level, message: string, epochMs: number, origin?: LogOrigin): void
 }
 
 export interface Log {
   /** Reports whether any sink wants `level`, so that hot paths build no text for nobody. */
   isEnabled(level: Level): boolean
-  write(level: Level, message: string): void
+  write(level: Level, message: string, origin?: LogOrigin): void
   error(message: string): void
   warn(message: string): void
   info(message: string): void
@@ -36,13 +42,13 @@ const MAX_MESSAGE_BYTES = 16 * 1024
 export function createLog(sinks: readonly LogSink[], nowMs: () => number): Log {
   const ranks = sinks.map((sink) => LEVELS.indexOf(sink.threshold))
   const widest = Math.max(-1, ...ranks)
-  const write = (level: Level, message: string) => {
+  const write = (level: Level, message: string, origin?: LogOrigin) => {
     const rank = LEVELS.indexOf(level)
     if (rank > widest) return
     const safe = toSafeLine(message)
     const epochMs = nowMs()
     for (let i = 0; i < sinks.length; i++) {
-      if (rank <= (ranks[i] as number)) (sinks[i] as LogSink).write(level, safe, epochMs)
+      if (rank <= (ranks[i] as number)) (sinks[i] as LogSink).write(level, safe, epochMs, origin)
     }
   }
   return {

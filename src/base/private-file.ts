@@ -4,13 +4,13 @@ import { constants } from 'node:fs'
 import { open, rename, unlink } from 'node:fs/promises'
 
 /**
- * Replaces `path` by a file with `text`, in one step for readers.
+ * Replaces `path` by a file with `text`, in one step for readers. Text in pieces is written piece by piece.
  * A temporary file is created anew beside it with `mode`, written, synced when `isDurable`, and renamed.
  * @throws NodeJS.ErrnoException; nothing half-written stays.
  */
 export async function replaceFile(
   path: string,
-  text: string,
+  text: string | Iterable<string>,
   options: { readonly mode: number; readonly isDurable?: boolean; readonly temporaryPath?: string },
 ): Promise<void> {
   const temporary = options.temporaryPath ?? `${path}.tmp`

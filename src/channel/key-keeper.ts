@@ -67,6 +67,9 @@ export interface KeyKeeper {
   keyAfter(guid: string): Promise<void> | undefined
 }
 
+/** What the lines are about, in telemetry. */
+const ORIGIN = { task: 'poll_secure_channel_status', operation: 'key_keeper' } as const
+
 const FREQUENT_POLL_MS = 1000
 const FREQUENT_POLLS_UNTIL_AGE_MS = 300_000
 const MIN_WAKE_INTERVAL_MS = 1000
@@ -120,7 +123,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
         recover()
         break
       case 'log':
-        log.write(action.level, action.message)
+        log.write(action.level, action.message, ORIGIN)
         break
       case 'rules':
         await events.onRules(action.rules)

@@ -28,6 +28,8 @@ export interface Config {
   readonly monitorIntervalMs: number
   readonly pollIntervalMs: number
   readonly maxEventFileCount: number
+  /** Between two rounds of telemetry. */
+  readonly telemetryIntervalMs: number
   readonly fileLogLevel: Level
   /** Least severe level that becomes telemetry; `undefined`: none does. */
   readonly eventLogLevel: Level | undefined
@@ -35,6 +37,7 @@ export interface Config {
   /** cgroup2 directory to guard, when it is one; otherwise the mount is looked for. */
   readonly cgroupRoot: string | undefined
   readonly canonicalRequestMode: CanonicalRequestMode
+  /** Whether all that was said of a request is written to the system log when it ends. */
   readonly enableHttpProxyTrace: boolean
   /** Whether root inside a container of the initial user namespace counts as root. */
   readonly containerRootIsElevated: boolean
@@ -58,6 +61,7 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
   pollKeyStatusIntervalInSeconds: { kind: 'unsigned', isRequired: true },
   monitorIntervalInSeconds: { kind: 'unsigned' },
   maxEventFileCount: { kind: 'unsigned' },
+  telemetryIntervalInSeconds: { kind: 'unsigned' },
   statusFolder: { kind: 'string' },
   controlSocket: { kind: 'string' },
   fileLogLevel: { kind: 'string' },
@@ -127,6 +131,13 @@ export function parseConfig(
     if (Buffer.byteLength(value) <= MAX_SOCKET_PATH_BYTES) return value
     return refuse(`line ${document.locate([key]).line}: key '${key}' is longer than ${MAX_SOCKET_PATH_BYTES} bytes`)
   }
+  const systemLogLevel = level('fileLogLevelForSystemEvents', 'Error')
+  const enableHttpProxyTrace = values.enableHttpProxyTrace === true
+  if (enableHttpProxyTrace && systemLogLevel === 'Error') {
+    notices.push(
+      `Config key 'enableHttpProxyTrace' has no effect: 'fileLogLevelForSystemEvents' is Error, and traces are Warn`,
+    )
+  }
   return Object.freeze({
     path,
     logFolder: folder('logFolder'),
@@ -137,12 +148,13 @@ export function parseConfig(
     monitorIntervalMs: seconds('monitorIntervalInSeconds', 60),
     pollIntervalMs: seconds('pollKeyStatusIntervalInSeconds', 15),
     maxEventFileCount: (values.maxEventFileCount as number | null | undefined) ?? 30,
+    telemetryIntervalMs: seconds('telemetryIntervalInSeconds', 60),
     fileLogLevel: level('fileLogLevel', 'Info'),
     eventLogLevel: level('fileLogLevelForEvents', undefined),
-    systemLogLevel: level('fileLogLevelForSystemEvents', 'Error'),
+    systemLogLevel,
     cgroupRoot: (values.cgroupRoot as string | null | undefined) ?? undefined,
     canonicalRequestMode: canonicalMode(values.canonicalRequestMode as string | null | undefined, notices),
-    enableHttpProxyTrace: values.enableHttpProxyTrace === true,
+    enableHttpProxyTrace,
     containerRootIsElevated: values.containerRootIsElevated !== false,
     closeStaleConnections: values.closeStaleConnections === true,
     failClosed: values.failClosed === true,

@@ -79,6 +79,9 @@ const MAX_TARGET_BYTES = 2048
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const
 
+/** What a summary is about, in telemetry. */
+const SUMMARY_ORIGIN = { task: 'log_connection_summary', operation: 'proxy_server' } as const
+
 /** Stand for a user where there is no caller: nobody knows who, or he has not been looked up. */
 const DIRECT_USER = 'direct'
 const UNKNOWN_USER = 'unknown'
@@ -135,7 +138,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       elapsedTime: Math.round(monotonicMs() - request.startedAtMs),
       errorDetails: cutUtf8(detail, MAX_DETAIL_BYTES),
     }
-    log.write(request, 'Info', JSON.stringify(summary))
+    log.write(request, 'Info', JSON.stringify(summary), SUMMARY_ORIGIN)
     return true
   }
 

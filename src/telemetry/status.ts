@@ -104,7 +104,10 @@ export function createStatusBoard(options: StatusBoardOptions): StatusBoard {
       const message = escapeControls(text)
       if (modules[module].message === message) return
       modules[module].message = message
-      options.log.write(module === 'monitor' ? 'Trace' : 'Warn', `${TITLES[module]} status: ${message}`)
+      options.log.write(module === 'monitor' ? 'Trace' : 'Warn', `${TITLES[module]} status: ${message}`, {
+        task: 'set_module_status_message',
+        operation: TITLES[module],
+      })
     },
     setKeyStates: (states) => {
       const present = Object.entries(states).filter((entry): entry is [string, string] => entry[1] !== undefined)

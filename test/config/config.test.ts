@@ -65,6 +65,7 @@ describe('parseConfig() reads', () => {
       monitorIntervalMs: 60_000,
       pollIntervalMs: 15_000,
       maxEventFileCount: 30,
+      telemetryIntervalMs: 60_000,
       fileLogLevel: 'Trace',
       eventLogLevel: 'Info',
       systemLogLevel: 'Info',
@@ -84,6 +85,7 @@ describe('parseConfig() reads', () => {
     controlSocket: '/run/azure-proxy-agent/agent.sock',
     monitorIntervalMs: 60_000,
     maxEventFileCount: 30,
+    telemetryIntervalMs: 60_000,
     fileLogLevel: 'Info',
     eventLogLevel: undefined,
     systemLogLevel: 'Error',
@@ -104,7 +106,14 @@ describe('parseConfig() reads', () => {
   })
 
   test('null for an optional key as if it were absent', () => {
-    const optional = ['monitorIntervalInSeconds', 'maxEventFileCount', 'statusFolder', 'fileLogLevel', 'cgroupRoot']
+    const optional = [
+      'monitorIntervalInSeconds',
+      'telemetryIntervalInSeconds',
+      'maxEventFileCount',
+      'statusFolder',
+      'fileLogLevel',
+      'cgroupRoot',
+    ]
     const more = [
       'fileLogLevelForEvents',
       'fileLogLevelForSystemEvents',
@@ -202,6 +211,19 @@ describe('parseConfig() corrects and tells', () => {
       `Config key 'monitorIntervalInSeconds' is 0, which is out of 1 to 3600: using 1`,
     ],
     [{ maxEventFileCount: 0 }, 'maxEventFileCount', 0],
+    [
+      { telemetryIntervalInSeconds: 0 },
+      'telemetryIntervalMs',
+      1000,
+      `Config key 'telemetryIntervalInSeconds' is 0, which is out of 1 to 3600: using 1`,
+    ],
+    [
+      { enableHttpProxyTrace: true },
+      'enableHttpProxyTrace',
+      true,
+      `Config key 'enableHttpProxyTrace' has no effect: 'fileLogLevelForSystemEvents' is Error, and traces are Warn`,
+    ],
+    [{ enableHttpProxyTrace: true, fileLogLevelForSystemEvents: 'Warn' }, 'enableHttpProxyTrace', true],
     [
       { pollInterval: 1 },
       'pollIntervalMs',

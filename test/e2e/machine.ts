@@ -192,7 +192,8 @@ export class Machine implements AsyncDisposable {
     )
     const keys = this.#files('keys').flatMap((text) => /"key": "([0-9A-Fa-f]{64})"/.exec(text)?.[1] ?? [])
     const secrets = [...keys, ...signatures.map((value) => value.split(' ')[2] ?? '')]
-    const texts = [...this.#outputs.map((output) => output()), ...this.#files('log'), ...this.#files('status')]
+    const files = ['log', 'status', 'events'].flatMap((name) => this.#files(name))
+    const texts = [...this.#outputs.map((output) => output()), ...files]
     return { secrets: secrets.filter((text) => /^[0-9A-Fa-f]{64}$/.test(text)), texts }
   }
 

@@ -1,0 +1,18 @@
+/** Long work in short pieces, so that no request waits for it. */
+
+/**
+ * Makes a function to call between two pieces of work: when those since the event loop had its turn took `maxMs`, it
+ * returns a promise of the next turn, otherwise nothing to wait for.
+ */
+export function createTurns(maxMs = 2): () => Promise<void> | undefined {
+  let startMs = performance.now()
+  return () => {
+    if (performance.now() - startMs < maxMs) return undefined
+    return new Promise((resolve) =>
+      setImmediate(() => {
+        startMs = performance.now()
+        resolve()
+      }),
+    )
+  }
+}
