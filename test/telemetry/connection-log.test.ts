@@ -135,3 +135,44 @@ test('isEnabled() asks both places', () => {
     [true, false],
   )
 })
+
+test('write() tells telemetry the message alone, and what it is about', () => {
+  const told: unknown[] = []
+  const events: LogSink = { threshold: 'Info', write: (...args) => void told.push(args) }
+  const connectionLog = createConnectionLog(undefined, fakeSink('Error'), () => NOW_MS, { events })
+  assert.equal(connectionLog.isEnabled('Info'), true)
+  connectionLog.write(request(12), 'Info', 'pwd=hunter2')
+  connectionLog.write(request(12), 'Debug', 'not wanted')
+  connectionLog.write(request(12), 'Warn', '{}', { task: 'log_connection_summary', operation: 'proxy_server' })
+  assert.deepEqual(told, [
+    ['Info', 'pwd=[REDACTED]', NOW_MS, { task: 'ConnectionLogger', operation: 'proxy_server' }],
+    ['Warn', '{}', NOW_MS, { task: 'log_connection_summary', operation: 'proxy_server' }],
+  ])
+})
+
+test('a traced request is one entry of the system log, whatever the levels of its lines', () => {
+  const system = fakeSink('Warn')
+  let nowMs = 100
+  const connectionLog = createConnectionLog(undefined, system, () => NOW_MS, { traceClock: () => nowMs })
+  const traced = { ...request(12), startedAtMs: 100 }
+  assert.equal(connectionLog.isEnabled('Trace'), true)
+  connectionLog.write(traced, 'Trace', 'Got request')
+  connectionLog.write(request(0), 'Trace', 'about the connection')
+  nowMs = 123.4
+  connectionLog.write(traced, 'Info', 'a\nforged line, sig=secret')
+  assert.deepEqual(system.lines, [])
+  for (const each of [traced, traced, request(0), request(13)]) connectionLog.end(each)
+  const time = '2026-01-02T03:04:05.678'
+  assert.deepEqual(system.lines, [
+    `Warn [12] - 0 - ${time} - Got request\n[12] - 23 - ${time} - a\\x0aforged line, sig=[REDACTED] ${NOW_MS}`,
+  ])
+})
+
+test('nothing is traced where nobody would read it', () => {
+  const system = fakeSink('Error')
+  const connectionLog = createConnectionLog(undefined, system, () => NOW_MS, { traceClock: () => 0 })
+  assert.equal(connectionLog.isEnabled('Trace'), false)
+  connectionLog.write(request(12), 'Trace', 'x')
+  connectionLog.end(request(12))
+  assert.deepEqual(system.lines, [])
+})
