@@ -151,7 +151,12 @@ describe('telemetry', { skip: reasonToSkip(), concurrency: 2 }, () => {
       times: 1,
       fault: { kind: 'status', status: 500 },
     })
-    await machine.host.addFault({ targetIncludes: 'comp=telemetrydata', times: 1, fault: { kind: 'never-answer' } })
+    await machine.host.addFault({
+      targetIncludes: 'comp=telemetrydata',
+      skip: 1,
+      times: 1,
+      fault: { kind: 'never-answer' },
+    })
     // A denial is news.
     assert.equal((await machine.curl(GOAL_STATE, { uid: 1234, gid: 1234 })).status, 403)
     const { status } = await machine.curl(GOAL_STATE)
@@ -171,7 +176,7 @@ describe('telemetry', { skip: reasonToSkip(), concurrency: 2 }, () => {
       fault: { kind: 'status', status: 400 },
     })
     const later = (await uploads(machine)).length
-    assert.equal((await machine.curl(GOAL_STATE, { uid: 1235, gid: 1235 })).status, 403)
+    assert.equal((await machine.curl(['http://168.63.129.16:32526/vmSettings'], { uid: 1234, gid: 1234 })).status, 403)
     await waitFor(
       async () => (await metric(machine, 'azure_proxy_agent_telemetry_events_dropped_total{reason="refused"}')) > 0,
       'the drop to be counted',
