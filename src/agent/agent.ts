@@ -297,6 +297,7 @@ function buildRedirection(
         servedNetns: findOwnNetnsCookie(),
         probe: SELF_PROBE,
         pins: { folder: config.pinFolder, failClosed: config.failClosed, guarded: ENDPOINTS },
+        containers: config.containers,
       })
       const { adopted, failClosed } = redirector.features
       const taken = adopted === 'nothing' ? '' : `; taken over from an earlier agent: ${adopted}`

@@ -10,6 +10,9 @@ import { AgentError } from '../base/errors.ts'
 import { formatJsonPath, isJsonObject, type JsonDocument, parseJson } from '../base/json.ts'
 import { type Level, parseLevel } from '../base/log.ts'
 
+/** Connects to the guarded services are served by a listener in their namespace, left alone, or made to fail. */
+export type ContainersMode = 'serve' | 'direct' | 'deny'
+
 export type CanonicalRequestMode = 'off' | 'shadow' | 'enforce'
 
 export interface Config {
@@ -47,6 +50,8 @@ export interface Config {
   readonly failClosed: boolean
   /** Where that is kept: a directory to be made in a bpf file system. */
   readonly pinFolder: string
+  /** What happens to connects from other network namespaces. */
+  readonly containers: ContainersMode
   /** Things the operator should know, for the log once it is open. */
   readonly notices: readonly string[]
 }
@@ -74,6 +79,7 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
   closeStaleConnections: { kind: 'boolean' },
   failClosed: { kind: 'boolean' },
   pinFolder: { kind: 'string' },
+  containers: { kind: 'string' },
   ebpfProgramName: { kind: 'string' },
   ebpfFileFullPath: { kind: 'string' },
 }
@@ -159,6 +165,7 @@ export function parseConfig(
     closeStaleConnections: values.closeStaleConnections === true,
     failClosed: values.failClosed === true,
     pinFolder: typeof values.pinFolder === 'string' ? folder('pinFolder') : DEFAULT_PIN_FOLDER,
+    containers: containersMode(values.containers as string | null | undefined, notices),
     notices,
   } satisfies Config)
 }
@@ -223,6 +230,15 @@ function canonicalMode(value: string | null | undefined, notices: string[]): Can
   if (lower === 'shadow' || lower === 'enforce') return lower
   notices.push(`Config key 'canonicalRequestMode' is ${quote(value)}, which is none of off, shadow, enforce: using off`)
   return 'off'
+}
+
+/** A word that is not known may have been meant to shut the door. */
+function containersMode(value: string | null | undefined, notices: string[]): ContainersMode {
+  const lower = (value ?? '').trim().toLowerCase()
+  if (lower === '' || lower === 'serve') return 'serve'
+  if (lower === 'direct' || lower === 'deny') return lower
+  notices.push(`Config key 'containers' is ${quote(value)}, which is none of serve, direct, deny: using deny`)
+  return 'deny'
 }
 
 /** Nothing is written there then, or offered. */

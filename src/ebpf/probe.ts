@@ -16,7 +16,7 @@ import { Double, load, loadMap, stackAddress, store } from './asm/load-store.ts'
 import { loadProgram } from './load.ts'
 import { createMap, type KernelMap } from './maps.ts'
 import { SOCK_ADDR, SOCK_OPS } from './programs/context.ts'
-import { mapSpecs } from './programs/maps.ts'
+import { BELL_MAP, mapSpecs } from './programs/maps.ts'
 import { type AttachType, defineProgram, type ProgramSpec } from './programs/program.ts'
 
 /** An answer, and for the last two the reason. */
@@ -29,6 +29,7 @@ export interface KernelProbes {
   readonly haveTypedTask: () => Probe
   readonly haveSockopsNetns: () => Probe
   readonly haveAtomicTake: () => Probe
+  readonly haveRingBuffer: () => Probe
 }
 
 const YES: Probe = { answer: 'yes' }
@@ -100,6 +101,16 @@ export function haveAtomicTake(): Probe {
   }
 }
 
+/** Tells whether there are ring buffers. EINVAL proves that there are none. Source: kernel commit 457f44363a88, 5.8. */
+export function haveRingBuffer(): Probe {
+  try {
+    createMap(BELL_MAP)[Symbol.dispose]()
+    return YES
+  } catch (error) {
+    return explain('BPF_MAP_TYPE_RINGBUF', error)
+  }
+}
+
 /** The real probes. */
 export const KERNEL_PROBES: KernelProbes = {
   haveSocketStorage,
@@ -107,6 +118,7 @@ export const KERNEL_PROBES: KernelProbes = {
   haveTypedTask,
   haveSockopsNetns,
   haveAtomicTake,
+  haveRingBuffer,
 }
 
 function haveHelper(attachType: AttachType, helper: Helper, setup: readonly Line[]): Probe {

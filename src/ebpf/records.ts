@@ -6,7 +6,8 @@
  *      0  netnsCookie       u64       network namespace of the socket
  *      8  destination       u32 net   where the caller wanted to go: address
  *     12  destinationPort   u16 net
- *     14  flags             u16       1 = direct: the caller chose the listener itself; 2 = reduced: no executable known
+ *     14  flags             u16       1 = direct: the caller chose the listener itself; 2 = reduced: no executable known;
+ *                                     4 = held: the namespace had no listener yet
  *     16  listener          u32 net   where the connection was sent instead
  *     20  listenerPort      u16 net
  *     22  (zero)            u16
@@ -32,6 +33,8 @@
  * Listener, 8 bytes: bytes 16 to 23: {listener, listenerPort, 0}.
  * Connection key, 16 bytes: {netnsCookie u64, source address u32 net, source port u32 in host order}.
  * Self key, 16 bytes: {tgid u32, 0 u32, startTimeNs u64}, in the initial pid namespace.
+ * Network namespace key, 8 bytes: {netnsCookie u64}.
+ * Ask, 16 bytes: {pid u32 as in a record, tid u32 or 0 where the agent counts otherwise, state u32, 0 u32}.
  *
  * Invariant: two processes never share {pid, startTimeNs}; everything else may change hands.
  */
@@ -69,6 +72,15 @@ export const POLICY_KEY_BYTES = 8
 export const LISTENER_BYTES = 8
 export const CONNECTION_KEY_BYTES = 16
 export const SELF_KEY_BYTES = 16
+export const NETNS_KEY_BYTES = 8
+export const ASK_BYTES = 16
+
+/** Offsets in an ask pictured above. */
+export const ASK = { pid: 0, tid: 4, state: 8 } as const
+
+/** States of an ask: waiting for the agent's answer; answered by no. A yes is in `served`, and the ask is gone. */
+export const ASK_WAITING = 0
+export const ASK_REFUSED = 1
 
 /** Values of `policy`. */
 export const POLICY_FOR_OTHERS = 1
@@ -76,6 +88,7 @@ export const POLICY_FOR_ALL = 2
 
 export const FLAG_DIRECT = 1
 export const FLAG_REDUCED = 2
+export const FLAG_HELD = 4
 
 /** An IPv4 destination: dotted address, port in host byte order. */
 export interface PolicyEntry {
@@ -211,6 +224,35 @@ export function encodeSelfKey(tgid: number, startTimeNs: bigint): Buffer {
   bytes.writeUInt32LE(tgid, 0)
   bytes.writeBigUInt64LE(startTimeNs, 8)
   return bytes
+}
+
+/** Makes the key of a network namespace. */
+export function encodeNetnsKey(cookie: bigint): Buffer {
+  const bytes = Buffer.alloc(NETNS_KEY_BYTES)
+  bytes.writeBigUInt64LE(cookie)
+  return bytes
+}
+
+/** A namespace whose listener a connect waits for. */
+export interface NetnsAsk {
+  readonly netnsCookie: bigint
+  /** Who connects, in the agent's own /proc; 0 when it cannot be seen there. */
+  readonly pid: number
+  /** Its thread, likewise. */
+  readonly tid: number
+}
+
+/** Makes the value that says no. */
+export function encodeRefusal(): Buffer {
+  const bytes = Buffer.alloc(ASK_BYTES)
+  bytes.writeUInt32LE(ASK_REFUSED, ASK.state)
+  return bytes
+}
+
+/** Reads an ask. @returns `undefined` when it has been answered */
+export function decodeAsk(key: Buffer, value: Buffer): NetnsAsk | undefined {
+  if (value.readUInt32LE(ASK.state) !== ASK_WAITING) return undefined
+  return { netnsCookie: key.readBigUInt64LE(), pid: value.readUInt32LE(ASK.pid), tid: value.readUInt32LE(ASK.tid) }
 }
 
 /** Reads a record. `bytes` holds at least `RECORD_BYTES`. */

@@ -6,8 +6,8 @@
  *     1  look what this kernel can do, and where it keeps what we read
  *     2  learn how it sees this process
  *     3  create the maps; write `self` and `served`; `policy` stays empty, so nothing is redirected yet
- *     4  load the three programs, with less if this kernel refuses more
- *     5  attach: sockops first, so that whatever is redirected is also filed
+ *     4  load the programs, with less if this kernel refuses more
+ *     5  attach: sockops first, so that whatever is redirected is also filed; hold before connect, likewise
  *
  * Everything hangs on descriptors of this process: when it dies, redirection ends at once. Where it is to fail closed,
  * links and maps are pinned besides, and stay when it dies. Then the next agent does not attach but adopts:
@@ -24,11 +24,12 @@ import type { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
 import { INITIAL_PID_NAMESPACE, readNamespaceId } from '../sys/process.ts'
 import { attachToCgroup, isLinkAttached, openCgroup } from './attach.ts'
+import { watchBell } from './bell.ts'
 import { BtfError, parseBtf } from './btf.ts'
 import { Estate } from './estate.ts'
 import { type KernelFields, readKernelFields } from './kernel-fields.ts'
 import { loadProgram, VerifierError } from './load.ts'
-import { createMaps, type KernelMap, MapTaker } from './maps.ts'
+import { createMap, createMaps, type KernelMap, MapTaker } from './maps.ts'
 import { type Hook, learnOwnIdentity, type OwnIdentity } from './own-identity.ts'
 import { findPinFolder, openPinFolder } from './pins.ts'
 import { KERNEL_PROBES, type KernelProbes, type Probe } from './probe.ts'
@@ -36,15 +37,20 @@ import { isReduced } from './programs/caller.ts'
 import { connect4Program } from './programs/connect4.ts'
 import { connect6Program } from './programs/connect6.ts'
 import { COUNTERS } from './programs/counters.ts'
-import { LISTENING_MAP, type MapName, mapSpecs } from './programs/maps.ts'
-import type { PendingStore, PidView, ProgramOptions, ProgramSpec, TaskReader } from './programs/program.ts'
+import { holdProgram } from './programs/hold.ts'
+import { BELL_MAP, LISTENING_MAP, type MapName, mapSpecs } from './programs/maps.ts'
+import type { OtherNetns, PendingStore, PidView, ProgramOptions, ProgramSpec, TaskReader } from './programs/program.ts'
 import { sockopsProgram } from './programs/sockops.ts'
 import {
   type ConnectionRecord,
+  decodeAsk,
   decodeEndpoint,
   decodeRecord,
   encodeEndpoint,
+  encodeNetnsKey,
+  encodeRefusal,
   encodeSelfKey,
+  type NetnsAsk,
   POLICY_FOR_ALL,
   POLICY_FOR_OTHERS,
   type PolicyEntry,
@@ -58,7 +64,7 @@ export interface RedirectorOptions {
   /** IPv4 address and port (host byte order) on which the agent accepts, in the served network namespace. */
   readonly listener: PolicyEntry
   /**
-   * Cookie of the one network namespace in which connects are redirected; see `findNetnsCookie()`.
+   * Cookie of the agent's own network namespace, which is served from the start; see `findNetnsCookie()`.
    * `undefined`: that of this process, asked for by a connect, which kernels before 5.14 demand.
    */
   readonly servedNetns: bigint | undefined
@@ -67,6 +73,8 @@ export interface RedirectorOptions {
    * for all from start to end, and is no part of the policy. Nobody should be there.
    */
   readonly probe?: PolicyEntry
+  /** What happens to connects to guarded destinations from other network namespaces. Default: `direct`. */
+  readonly containers?: ContainersPolicy
   /** Where an agent before this one may have left links and maps, and where ours are left if it is to fail closed. */
   readonly pins?: PinOptions
 }
@@ -79,6 +87,9 @@ export interface PinOptions {
   /** What is redirected when an earlier agent's programs are at work and its policy cannot be read. */
   readonly guarded: readonly PolicyEntry[]
 }
+
+/** `serve`: by a listener that the agent opens there; `direct`: they are left alone; `deny`: they fail with EPERM. */
+export type ContainersPolicy = 'serve' | 'direct' | 'deny'
 
 /** Which options are in use on this kernel. For status texts; nothing is decided on it. */
 export interface RedirectorFeatures {
@@ -97,6 +108,7 @@ export interface RedirectorFeatures {
   readonly ownIdentity: OwnIdentity['way'] | 'outside'
   /** Whether records carry pids: `initial` and `child` say in which pid namespace the agent lives. */
   readonly pidView: PidView['kind']
+  readonly otherNetns: OtherNetns
   /** Whether links and maps are pinned, and what became of those of an earlier agent. */
   readonly failClosed: boolean
   readonly adopted: 'nothing' | 'links' | 'links and maps'
@@ -111,10 +123,27 @@ export interface Redirector extends Disposable {
    * The record is about that connection only if the accepted socket is connected still *after* this call: ask
    * `isConnected()` of sys/socket.ts and drop the record otherwise. Why the two together suffice: programs/sockops.ts.
    * @param sourceAddress dotted IPv4; `::ffff:` in front is ignored
+   * @param netns where the listener is that accepted it; default: the agent's own
    * @returns `undefined` when the connection was not redirected, or nothing could be remembered about it
    * @throws SyscallError code BPF_CALL_FAILED; AgentError code NOT_AN_IPV4_ADDRESS
    */
-  takeRecord(sourceAddress: string, sourcePort: number): ConnectionRecord | undefined
+  takeRecord(sourceAddress: string, sourcePort: number, netns?: bigint): ConnectionRecord | undefined
+  /**
+   * Has connects from a network namespace sent to the listener there, which must exist, or not any more.
+   * @throws SyscallError code BPF_CALL_FAILED, E2BIG when too many are served
+   */
+  setServed(netns: bigint, isServed: boolean): void
+  /** Lists the namespaces that wait for an answer, at most `atMost`. @throws SyscallError code BPF_CALL_FAILED */
+  readAsks(atMost: number): NetnsAsk[]
+  /** Has connects from a network namespace fail, until the answer is withdrawn. @throws SyscallError code BPF_CALL_FAILED */
+  refuse(netns: bigint): void
+  /** Withdraws an ask or the answer to it. @throws SyscallError code BPF_CALL_FAILED */
+  withdraw(netns: bigint): void
+  /**
+   * Calls `onAsk` when a namespace may wait for an answer, until disposed.
+   * @returns `undefined` where the kernel does not tell: then look with `readAsks()`
+   */
+  watchAsks(onAsk: () => void): Disposable | undefined
   /** Reads what the kernel redirects now, in no particular order. @throws SyscallError code BPF_CALL_FAILED */
   readPolicy(): PolicyEntry[]
   /**
@@ -131,7 +160,7 @@ export interface Redirector extends Disposable {
    * Counts the records that were filed and not taken yet, up to `atMost`: each one is a system call.
    */
   countRecords(atMost: number): number
-  /** Tells whether all three programs are still attached. */
+  /** Tells whether all programs are still attached. */
   isAttached(): boolean
   /**
    * Marks a listener as the agent's own, by its descriptor: where it fails closed, nothing is sent to another one.
@@ -185,16 +214,19 @@ export function startRedirector(options: RedirectorOptions, env: RedirectorEnv =
   if (estate !== undefined) undo.use(estate)
   const ways = env.ownIdentityWays.filter((way) => way === 'connect' || options.servedNetns !== undefined)
   const hook = { cgroup, cgroupPath: options.cgroupPath }
+  const containers = chooseContainers(options, kernel)
+  const bell = kernel.hasBell ? undo.use(createMap(BELL_MAP)) : undefined
   const { loaded, identity, features } = loadWithWhatIsThere(
     kernel,
     hook,
     { ...env, ownIdentityWays: ways },
-    estate,
+    { listener: options.listener, containers, bell, estate },
     undo,
   )
   const { maps, programs } = loaded
   const self = identity && encodeSelfKey(identity.tgid, identity.startTimeNs)
-  const served = netnsKey(options.servedNetns ?? requireNetns(identity))
+  const servedNetns = options.servedNetns ?? requireNetns(identity)
+  const served = encodeNetnsKey(servedNetns)
   if (self !== undefined) maps.self.update(self, PRESENT)
   maps.served.update(served, encodeEndpoint(options.listener))
   if (options.probe !== undefined) maps.policy.update(encodeEndpoint(options.probe), FOR_ALL)
@@ -207,21 +239,47 @@ export function startRedirector(options: RedirectorOptions, env: RedirectorEnv =
   estate?.bequeathLinks(programs.map(([{ name }], index) => [name, links[index]!]))
   keepOnly(maps.self, self)
   keepOnly(maps.served, served)
-  return new RunningRedirector(
+  withdrawRefusals(maps.asked)
+  return new RunningRedirector({
+    options,
     maps,
+    bell,
     links,
-    options.probe,
-    { ...features, ...describeEstate(estate) },
-    served.readBigUInt64LE(),
-    env.possibleCpus(),
+    features: { ...features, ...describeEstate(estate) },
+    servedNetns,
+    possibleCpus: env.possibleCpus(),
     estate,
-    undo.move(),
-  )
+    owned: undo.move(),
+  })
 }
 
 /** Agents before this one are gone, and so are their numbers. */
 function keepOnly(map: KernelMap, key: Buffer | undefined): void {
   for (const each of map.keys()) if (key === undefined || !each.equals(key)) map.delete(each)
+}
+
+/** What is built for, besides this kernel. */
+interface Wanted {
+  readonly listener: PolicyEntry
+  readonly containers: ContainersPolicy
+  readonly bell: KernelMap | undefined
+  readonly estate: Estate | undefined
+}
+
+/** A listener in another namespace could not be told from one elsewhere, so there is none. Doubt denies. */
+function chooseContainers(options: RedirectorOptions, kernel: KernelView): ContainersPolicy {
+  const { containers = 'direct', servedNetns } = options
+  if (containers !== 'serve' || servedNetns !== undefined) return containers
+  kernel.lacking.push('connects from other network namespaces are denied (the kernel does not tell their cookies)')
+  return 'deny'
+}
+
+/** Who waits still does; what an agent before this one refused may be asked again. */
+function withdrawRefusals(asked: KernelMap): void {
+  for (const key of asked.keys()) {
+    const value = asked.lookup(key)
+    if (value !== undefined && decodeAsk(key, value) === undefined) asked.delete(key)
+  }
 }
 
 /** What is known of this kernel before anything is loaded. */
@@ -232,6 +290,7 @@ interface KernelView {
   readonly pendingStore: PendingStore
   readonly atomicTake: boolean
   readonly sockopsNetns: boolean
+  readonly hasBell: boolean
   readonly lacking: string[]
 }
 
@@ -246,6 +305,19 @@ interface Loaded {
   readonly programs: readonly (readonly [ProgramSpec, Fd])[]
 }
 
+interface RunningParts {
+  readonly options: RedirectorOptions
+  readonly maps: Maps
+  readonly bell: KernelMap | undefined
+  readonly links: readonly Fd[]
+  readonly features: RedirectorFeatures
+  readonly servedNetns: bigint
+  readonly possibleCpus: number
+  readonly estate: Estate | undefined
+  /** Goes with the redirector. */
+  readonly owned: DisposableStack
+}
+
 class RunningRedirector implements Redirector {
   readonly features: RedirectorFeatures
   readonly #maps: Maps
@@ -254,36 +326,57 @@ class RunningRedirector implements Redirector {
   readonly #probe: string | undefined
   readonly #taker: MapTaker
   readonly #servedNetns: bigint
+  readonly #bell: KernelMap | undefined
+  readonly #listener: PolicyEntry
   readonly #possibleCpus: number
   readonly #estate: Estate | undefined
   readonly #owned: DisposableStack
 
-  constructor(
-    maps: Maps,
-    links: readonly Fd[],
-    probe: PolicyEntry | undefined,
-    features: RedirectorFeatures,
-    servedNetns: bigint,
-    possibleCpus: number,
-    estate: Estate | undefined,
-    owned: DisposableStack,
-  ) {
+  constructor(parts: RunningParts) {
+    const { options, maps, features } = parts
     this.#maps = maps
-    this.#links = links
-    this.#probe = probe && nameOf(probe)
+    this.#bell = parts.bell
+    this.#links = parts.links
+    this.#listener = options.listener
+    this.#probe = options.probe && nameOf(options.probe)
     this.features = features
-    this.#servedNetns = servedNetns
-    this.#possibleCpus = possibleCpus
-    this.#estate = estate
-    this.#owned = owned
+    this.#servedNetns = parts.servedNetns
+    this.#possibleCpus = parts.possibleCpus
+    this.#estate = parts.estate
+    this.#owned = parts.owned
     this.#taker = new MapTaker(maps.connections, features.atomicTake)
   }
 
-  takeRecord(sourceAddress: string, sourcePort: number): ConnectionRecord | undefined {
-    writeConnectionKey(this.#taker.key, this.#servedNetns, sourceAddress, sourcePort)
+  takeRecord(sourceAddress: string, sourcePort: number, netns = this.#servedNetns): ConnectionRecord | undefined {
+    writeConnectionKey(this.#taker.key, netns, sourceAddress, sourcePort)
     if (!this.#taker.take()) return undefined
     const { listener: _listener, direct: _direct, ...record } = decodeRecord(this.#taker.value)
     return record
+  }
+
+  setServed(netns: bigint, isServed: boolean): void {
+    if (isServed) this.#maps.served.update(encodeNetnsKey(netns), encodeEndpoint(this.#listener))
+    else this.#maps.served.delete(encodeNetnsKey(netns))
+  }
+
+  readAsks(atMost: number): NetnsAsk[] {
+    const { asked } = this.#maps
+    return asked.keys(atMost).flatMap((key) => {
+      const value = asked.lookup(key)
+      return (value && decodeAsk(key, value)) ?? []
+    })
+  }
+
+  refuse(netns: bigint): void {
+    this.#maps.asked.update(encodeNetnsKey(netns), encodeRefusal())
+  }
+
+  withdraw(netns: bigint): void {
+    this.#maps.asked.delete(encodeNetnsKey(netns))
+  }
+
+  watchAsks(onAsk: () => void): Disposable | undefined {
+    return this.#bell && watchBell(this.#bell, onAsk)
   }
 
   readPolicy(): PolicyEntry[] {
@@ -364,6 +457,7 @@ function examineKernel(env: RedirectorEnv): KernelView {
     pendingStore: has(env.probes.haveSocketStorage, 'callers are remembered in a shared table') ? 'storage' : 'lru',
     atomicTake: has(env.probes.haveAtomicTake, 'records are taken in two steps'),
     sockopsNetns: has(env.probes.haveSockopsNetns, 'stale records are cleared only by remembered connects'),
+    hasBell: has(env.probes.haveRingBuffer, 'namespaces that want a listener are looked for'),
     lacking,
   }
 }
@@ -400,14 +494,14 @@ function readFields(env: RedirectorEnv, lacking: string[]): KernelFields | undef
 }
 
 /**
- * Loads all three programs with the first reader this kernel accepts. A reader can pass its probe and still be refused
+ * Loads all programs with the first reader this kernel accepts. A reader can pass its probe and still be refused
  * in the full program, where the verifier follows more types; then the next one is tried, and the refusal is named.
  */
 function loadWithWhatIsThere(
   kernel: KernelView,
   hook: Hook,
   env: RedirectorEnv,
-  estate: Estate | undefined,
+  wanted: Wanted,
   undo: DisposableStack,
 ): { loaded: Loaded; identity: OwnIdentity | undefined; features: LoadFeatures } {
   const lacking = [...kernel.lacking]
@@ -416,9 +510,15 @@ function loadWithWhatIsThere(
     try {
       const identity = learnOwnIdentity(reading, hook, env.ownIdentityWays)
       const pidView = choosePidView(env.pidNamespace(), identity, lacking)
-      const checksListener = estate?.failClosed === true
-      const options: ProgramOptions = { ...kernel, ...reading, pidView, checksListener }
-      const loaded = loadAll(options, estate, undo)
+      const options: ProgramOptions = {
+        ...kernel,
+        ...reading,
+        pidView,
+        checksListener: wanted.estate?.failClosed === true,
+        listener: wanted.listener,
+        otherNetns: chooseOtherNetns(wanted, kernel, lacking),
+      }
+      const loaded = loadAll(options, wanted, undo)
       return { loaded, identity, features: describeFeatures(kernel, options, reader, identity, lacking) }
     } catch (error) {
       if (reader === undefined || !isVerifierRefusal(error)) throw error
@@ -429,7 +529,7 @@ function loadWithWhatIsThere(
 }
 
 /** On failure what was loaded stays on `undo`; an attempt that fails leaves maps of a few megabytes there for a moment. */
-function loadAll(options: ProgramOptions, estate: Estate | undefined, undo: DisposableStack): Loaded {
+function loadAll(options: ProgramOptions, { bell, estate }: Wanted, undo: DisposableStack): Loaded {
   using attempt = new DisposableStack()
   const specs = {
     ...mapSpecs(options.pendingStore),
@@ -437,12 +537,23 @@ function loadAll(options: ProgramOptions, estate: Estate | undefined, undo: Disp
   }
   const maps: Maps = estate?.adoptMaps(specs) ?? createMaps(specs)
   for (const map of Object.values(maps)) attempt.use(map)
-  const byName = new Map<string, KernelMap>(Object.entries(maps))
-  const programs = [sockopsProgram(options), connect6Program(options), connect4Program(options)].map(
-    (spec) => [spec, attempt.use(loadProgram(spec, byName))] as const,
-  )
+  const byName = new Map<string, KernelMap>([...Object.entries(maps), ...(bell ? [['bell', bell] as const] : [])])
+  const programs = [
+    sockopsProgram(options),
+    ...(options.otherNetns === 'hold' ? [holdProgram()] : []),
+    connect6Program(options),
+    connect4Program(options),
+  ].map((spec) => [spec, attempt.use(loadProgram(spec, byName))] as const)
   undo.use(attempt.move())
   return { maps, programs }
+}
+
+/** To hold back a SYN takes data that is kept with the socket. */
+function chooseOtherNetns({ containers }: Wanted, { pendingStore }: KernelView, lacking: string[]): OtherNetns {
+  if (containers !== 'serve') return containers
+  if (pendingStore === 'storage') return 'hold'
+  lacking.push('the first connect from another network namespace fails (no socket storage)')
+  return 'ask'
 }
 
 /**
@@ -472,6 +583,7 @@ function describeFeatures(
     sockopsNetns: kernel.sockopsNetns,
     ownIdentity: identity?.way ?? 'outside',
     pidView: options.pidView.kind,
+    otherNetns: options.otherNetns,
     lacking,
   }
 }
@@ -504,12 +616,6 @@ function requireNetns(identity: OwnIdentity | undefined): bigint {
   if (identity?.netnsCookie !== undefined) return identity.netnsCookie
   const hint = 'this kernel tells it only to processes inside the cgroup'
   throw new AgentError('NETNS_UNKNOWN', 'Cannot tell the network namespace of this process', { hint })
-}
-
-function netnsKey(cookie: bigint): Buffer {
-  const key = allocate(8)
-  key.writeBigUInt64LE(cookie)
-  return key
 }
 
 function nameOf({ address, port }: PolicyEntry): string {

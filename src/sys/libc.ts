@@ -1,5 +1,5 @@
 /**
- * Calls into the libc of this process, with errno read before anything else can run.
+ * Calls into the libc of this process and into the event loop's library, with errno read before anything else can run.
  *
  * The one file that imports `node:ffi`. Three rules hold for every call in here:
  * - results are `int32`: a returned BigInt would be an allocation, an allocation may collect garbage,
@@ -12,7 +12,7 @@
  * Calls block the event loop; nothing here waits for a network.
  */
 
-import { dlopen, getRawPointer, toArrayBuffer } from 'node:ffi'
+import { dlopen, getCurrentEventLoop, getRawPointer, toArrayBuffer } from 'node:ffi'
 import { AgentError } from '../base/errors.ts'
 
 /** Numbers of syscall(2) where libc has no wrapper. Source: asm/unistd_64.h, asm-generic/unistd.h. */
@@ -20,8 +20,15 @@ const BPF_NUMBER: Readonly<Record<string, number>> = { x64: 321, arm64: 280 }
 
 const borrowed = new Set<Uint8Array>()
 
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn
+
+/** Source: uv.h, `uv_handle_type` and `enum uv_poll_event`; in the order of UV_HANDLE_TYPE_MAP. */
+const UV_POLL = 8
+const UV_READABLE = 1
+
 interface Libc {
-  readonly functions: ReturnType<typeof openLibc>
+  readonly functions: ReturnType<typeof openLibc>['functions']
+  readonly library: ReturnType<typeof openLibc>['lib']
   readonly errno: Int32Array
   readonly bpfNumber: number
 }
@@ -127,6 +134,104 @@ export function sysSetrlimit(resource: number, limits: Buffer): number {
   return result === -1 ? -errno[0]! : result
 }
 
+/**
+ * Calls setns(2): moves the calling thread, and no other, into a namespace. Answers 0 or `-errno`.
+ * @param kind `CLONE_NEW*` of what `fd` must be
+ */
+export function sysSetns(fd: number, kind: number): number {
+  const { functions, errno } = libc()
+  const result = functions.setns(fd, kind)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Calls setsockopt(2). Answers 0 or `-errno`. */
+export function sysSetsockopt(fd: number, level: number, option: number, value: Buffer): number {
+  const { functions, errno } = libc()
+  const result = functions.setsockopt(fd, level, option, value, value.length)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Calls bind(2) with a filled `struct sockaddr_*`. Answers 0 or `-errno`. */
+export function sysBind(fd: number, address: Buffer): number {
+  const { functions, errno } = libc()
+  const result = functions.bind(fd, address, address.length)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Calls listen(2). Answers 0 or `-errno`. */
+export function sysListen(fd: number, backlog: number): number {
+  const { functions, errno } = libc()
+  const result = functions.listen(fd, backlog)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Calls ioctl(2) with a pointer to `argument`. Answers what the request answers, or `-errno`. */
+export function sysIoctl(fd: number, request: number, argument: Buffer): number {
+  const { functions, errno } = libc()
+  const result = functions.ioctl(fd, BigInt(request), argument)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Tells the size of a page of memory, which on arm64 can be 64 KiB. */
+export function sysPageSize(): number {
+  return libc().functions.getpagesize()
+}
+
+/**
+ * Calls mmap(2); the kernel chooses the address. Not for frequent use: a BigInt comes back.
+ * @returns the memory, valid until `sysMunmap()`, or `-errno`
+ */
+export function sysMmap(
+  sizeBytes: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+): { readonly address: bigint; readonly buffer: ArrayBuffer } | number {
+  const { functions, errno } = libc()
+  const address = functions.mmap(0n, BigInt(sizeBytes), protection, flags, fd, BigInt(offset))
+  if (address === MAP_FAILED) return -errno[0]!
+  return { address, buffer: toArrayBuffer(address, sizeBytes, false) }
+}
+
+/** Calls munmap(2); buffers over that memory must not be used any more. Answers 0 or `-errno`. */
+export function sysMunmap(address: bigint, sizeBytes: number): number {
+  const { functions, errno } = libc()
+  const result = functions.munmap(address, BigInt(sizeBytes))
+  return result === -1 ? -errno[0]! : result
+}
+
+/**
+ * Calls `onReadable` from the event loop of this thread each time the descriptor is readable; the loop does not stay alive
+ * for it. `onReadable` runs outside of what Node does around its own callbacks: it must not throw.
+ * @returns what stops it, or `-errno`
+ * Source: libuv's uv_poll_t. The loop keeps using the handle's memory until it has told that the handle is closed.
+ */
+export function uvWatchReadable(fd: number, onReadable: () => void): (() => void) | number {
+  const { functions, library } = libc()
+  const handle = allocate(Number(functions.uv_handle_size(UV_POLL)))
+  const refused = functions.uv_poll_init(getCurrentEventLoop(), handle, fd)
+  if (refused < 0) return refused
+  borrowed.add(handle)
+  const readable = library.registerCallback({ arguments: ['pointer', 'int32', 'int32'], return: 'void' }, onReadable)
+  const closed = library.registerCallback({ arguments: ['pointer'], return: 'void' }, () => {
+    borrowed.delete(handle)
+    setImmediate(() => {
+      for (const callback of [readable, closed]) library.unregisterCallback(callback)
+    })
+  })
+  let isOpen = true
+  const stop = () => {
+    if (isOpen) functions.uv_close(handle, closed)
+    isOpen = false
+  }
+  functions.uv_unref(handle)
+  const started = functions.uv_poll_start(handle, UV_READABLE, readable)
+  if (started === 0) return stop
+  stop()
+  return started
+}
+
 /** errno is per thread, and so is this module: a worker that imports it opens its own view. */
 function libc(): Libc {
   if (opened !== undefined) return opened
@@ -134,9 +239,9 @@ function libc(): Libc {
   if (bpfNumber === undefined) {
     throw new AgentError('BPF_NO_SYSCALL_NUMBER', `Cannot call bpf(2): no syscall number for ${process.arch}`)
   }
-  const functions = openLibc()
+  const { functions, lib: library } = openLibc()
   const errno = new Int32Array(toArrayBuffer(functions.__errno_location(), 4, false))
-  opened = { functions, errno, bpfNumber }
+  opened = { functions, library, errno, bpfNumber }
   return opened
 }
 
@@ -153,5 +258,18 @@ function openLibc() {
     flock: { arguments: ['int32', 'int32'], return: 'int32' },
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },
-  }).functions
+    setns: { arguments: ['int32', 'int32'], return: 'int32' },
+    setsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'uint32'], return: 'int32' },
+    bind: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
+    listen: { arguments: ['int32', 'int32'], return: 'int32' },
+    ioctl: { arguments: ['int32', 'uint64', 'buffer'], return: 'int32' },
+    getpagesize: { arguments: [], return: 'int32' },
+    mmap: { arguments: ['uint64', 'uint64', 'int32', 'int32', 'int32', 'int64'], return: 'uint64' },
+    munmap: { arguments: ['uint64', 'uint64'], return: 'int32' },
+    uv_handle_size: { arguments: ['int32'], return: 'uint64' },
+    uv_poll_init: { arguments: ['pointer', 'buffer', 'int32'], return: 'int32' },
+    uv_poll_start: { arguments: ['buffer', 'int32', 'pointer'], return: 'int32' },
+    uv_unref: { arguments: ['buffer'], return: 'void' },
+    uv_close: { arguments: ['buffer', 'pointer'], return: 'void' },
+  })
 }

@@ -124,15 +124,24 @@ export function openDatagramSocket(): Fd {
  * @param addressBytes 4 bytes in network order
  * @param port host byte order
  * @throws SyscallError code SOCKET_CONNECT_FAILED
- * Source: ip(7), `struct sockaddr_in`.
  */
 export function connectSocket(fd: number, addressBytes: Uint8Array, port: number): void {
+  const result = sysConnect(fd, inetAddress(addressBytes, port))
+  if (result < 0) throw socketError('connect', -result, 'connect a datagram socket', 'SOCKET_CONNECT_FAILED')
+}
+
+/**
+ * Fills a `struct sockaddr_in`.
+ * @param addressBytes 4 bytes in network order
+ * @param port host byte order
+ * Source: ip(7).
+ */
+export function inetAddress(addressBytes: ArrayLike<number>, port: number): Buffer {
   const address = allocate(16)
   address.writeUInt16LE(AF_INET, 0)
   address.writeUInt16BE(port, 2)
   address.set(addressBytes, 4)
-  const result = sysConnect(fd, address)
-  if (result < 0) throw socketError('connect', -result, 'connect a datagram socket', 'SOCKET_CONNECT_FAILED')
+  return address
 }
 
 function readCookie(fd: number, option: number, name: string): bigint {

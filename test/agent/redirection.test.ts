@@ -61,6 +61,11 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
     }
     return {
       takeRecord: () => undefined,
+      setServed() {},
+      readAsks: () => [],
+      refuse() {},
+      withdraw() {},
+      watchAsks: () => undefined,
       readPolicy: () => [],
       reconcilePolicy(desired: readonly PolicyEntry[]) {
         kernel.writes++

@@ -76,6 +76,7 @@ describe('parseConfig() reads', () => {
       closeStaleConnections: false,
       failClosed: false,
       pinFolder: '/sys/fs/bpf/azure-proxy-agent',
+      containers: 'serve',
       notices: [],
     } satisfies Config)
   })
@@ -96,6 +97,7 @@ describe('parseConfig() reads', () => {
     closeStaleConnections: false,
     failClosed: false,
     pinFolder: '/sys/fs/bpf/azure-proxy-agent',
+    containers: 'serve',
     notices: [],
   } as const
 
@@ -125,6 +127,7 @@ describe('parseConfig() reads', () => {
       'closeStaleConnections',
       'failClosed',
       'pinFolder',
+      'containers',
       'ebpfProgramName',
       'ebpfFileFullPath',
       'imdsSupport',

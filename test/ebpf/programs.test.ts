@@ -5,6 +5,7 @@ import { disassemble } from '../../src/ebpf/asm/disassemble.ts'
 import type { KernelField, KernelFields } from '../../src/ebpf/kernel-fields.ts'
 import { connect4Program } from '../../src/ebpf/programs/connect4.ts'
 import { connect6Program } from '../../src/ebpf/programs/connect6.ts'
+import { holdProgram } from '../../src/ebpf/programs/hold.ts'
 import { mapSpecs } from '../../src/ebpf/programs/maps.ts'
 import type { ProgramOptions, ProgramSpec } from '../../src/ebpf/programs/program.ts'
 import { sockopsProgram } from '../../src/ebpf/programs/sockops.ts'
@@ -44,6 +45,9 @@ const FULL: ProgramOptions = {
   pendingStore: 'storage',
   pidView: { kind: 'initial' },
   sockopsNetns: true,
+  otherNetns: 'hold',
+  listener: { address: '127.0.0.1', port: 3080 },
+  hasBell: true,
 }
 const DIRECT: ProgramOptions = {
   ...FULL,
@@ -55,6 +59,9 @@ const LEAST: ProgramOptions = {
   pendingStore: 'lru',
   pidView: { kind: 'unknown' },
   sockopsNetns: false,
+  otherNetns: 'direct',
+  listener: { address: '127.0.0.1', port: 3080 },
+  hasBell: false,
 }
 
 const PROGRAMS: readonly (readonly [string, ProgramSpec])[] = [
@@ -63,6 +70,9 @@ const PROGRAMS: readonly (readonly [string, ProgramSpec])[] = [
   ['sockops', sockopsProgram(FULL)],
   ['connect4-direct-in-child-pid-namespace', connect4Program(DIRECT)],
   ['connect4-checking-listener', connect4Program({ ...FULL, checksListener: true })],
+  ['connect4-deny', connect4Program({ ...LEAST, otherNetns: 'deny' })],
+  ['connect4-ask', connect4Program({ ...LEAST, otherNetns: 'ask' })],
+  ['hold', holdProgram()],
   ['connect4-least', connect4Program(LEAST)],
   ['sockops-least', sockopsProgram(LEAST)],
   ['whoami-run', whoamiRunProgram(FULL)],
@@ -80,7 +90,7 @@ describe('programs', () => {
     test(`${name} fits what the kernel takes`, () => {
       assert.ok(program.name.length <= 15)
       assert.ok(program.code.bytes.length / 8 <= 4096) // BPF_MAXINSNS
-      const known = new Set<string>([...Object.keys(mapSpecs('storage')), 'listening', 'whoami'])
+      const known = new Set<string>([...Object.keys(mapSpecs('storage')), 'listening', 'whoami', 'bell'])
       assert.deepEqual(
         program.code.maps.filter(({ map }) => !known.has(map)),
         [],

@@ -10,19 +10,28 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { statSync } from 'node:fs'
-import { createServer, get } from 'node:http'
+import { createServer, get, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import type { KernelProbes, Probe } from '../../src/ebpf/probe.ts'
 import type { ConnectionRecord, PolicyEntry } from '../../src/ebpf/records.ts'
 import { monotonicNowNs } from '../../src/ebpf/records.ts'
-import { REAL_REDIRECTOR_ENV, type RedirectorEnv, startRedirector } from '../../src/ebpf/redirector.ts'
+import {
+  type ContainersPolicy,
+  REAL_REDIRECTOR_ENV,
+  type RedirectorEnv,
+  startRedirector,
+} from '../../src/ebpf/redirector.ts'
+import { openNetworkNamespace } from '../../src/sys/network-namespace.ts'
 import { fdOfSocket, findNetnsCookie, isConnected } from '../../src/sys/socket.ts'
 
 /** What the kernel is made to lack, besides where to attach. */
 export interface AgentSetup {
   readonly cgroupPath: string
+  /** What other network namespaces get; `serve` opens listeners there when they are asked for, after `serveAfterMs`. */
+  readonly containers?: ContainersPolicy
+  readonly serveAfterMs?: number
   readonly without?: readonly (keyof KernelProbes | 'btf' | 'run' | 'netnsCookie')[]
 }
 
@@ -33,6 +42,7 @@ type Command =
   | { do: 'connect'; address: string; port: number }
   | { do: 'child'; file: string; args: string[] }
   | { do: 'stall'; ms: number }
+  | { do: 'unserve' }
   | { do: 'accepted' | 'closeListener' }
   | { do: 'readPolicy' | 'counters' | 'features' | 'attached' | 'detach' | 'self' }
 
@@ -57,6 +67,7 @@ interface Accepted {
   readonly record: ConnectionRecord | undefined
 }
 
+const served = new Map<bigint, Server>()
 const server = createServer((request, response) => {
   response.end(stringify({ who: 'listener', ...records.get(request.socket) }))
 })
@@ -64,15 +75,37 @@ server.listen({ host: '127.0.0.1', port: 3080, backlog: 512 })
 await once(server, 'listening')
 
 const redirector = start()
-server.on('connection', (socket) => {
+server.on('connection', (socket) => accept(socket))
+redirector.watchAsks(() => setTimeout(serveAsked, setup.serveAfterMs ?? 0))
+
+function accept(socket: Socket, netns?: bigint): void {
   // Without a peer it ended in the queue, and there is nothing to look up.
   const { remoteAddress = '', remotePort } = socket
   stall()
-  const record = taking && remotePort !== undefined ? redirector.takeRecord(remoteAddress, remotePort) : undefined
+  const record =
+    taking && remotePort !== undefined ? redirector.takeRecord(remoteAddress, remotePort, netns) : undefined
   accepted.push({ peerPort: remotePort, connected: isConnected(fdOfSocket(socket)), record })
   const ageNs = record && monotonicNowNs() - record.recordedAtNs
   records.set(socket, { record, ageNs, peer: remoteAddress })
-})
+}
+
+function serveAsked(): void {
+  for (const { netnsCookie, pid } of redirector.readAsks(100)) {
+    try {
+      using namespace = openNetworkNamespace(`/proc/${pid}/ns/net`)
+      const { number: fd } = namespace.listen([127, 0, 0, 1], 3080, 512, netnsCookie)
+      const listener = createServer((request, response) => void server.emit('request', request, response))
+      listener.on('connection', (socket) => accept(socket, netnsCookie))
+      listener.listen({ fd })
+      served.set(netnsCookie, listener)
+      redirector.setServed(netnsCookie, true)
+      redirector.withdraw(netnsCookie)
+    } catch {
+      redirector.refuse(netnsCookie)
+    }
+  }
+}
+
 print({ ready: true })
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -89,7 +122,8 @@ function start() {
     const lacksCookie = setup.without?.includes('netnsCookie')
     const servedNetns = lacksCookie ? undefined : findNetnsCookie(fdOfSocket(server))
     const listener = { address: '127.0.0.1', port: 3080 }
-    return startRedirector({ cgroupPath: setup.cgroupPath, listener, servedNetns }, environment())
+    const { cgroupPath, containers } = setup
+    return startRedirector({ cgroupPath, listener, servedNetns, ...(containers && { containers }) }, environment())
   } catch (error) {
     print({ failed: String(error) })
     throw error
@@ -125,6 +159,12 @@ async function obey(command: Command): Promise<unknown> {
       return stallMs
     case 'accepted':
       return accepted.splice(0)
+    case 'unserve':
+      for (const [netns, listener] of served) {
+        redirector.setServed(netns, false)
+        listener.close()
+      }
+      return void served.clear()
     case 'closeListener':
       return void server.close()
     case 'connect':

@@ -74,8 +74,13 @@ export interface Agent {
 }
 
 /** Starts the agent's stand-in. @throws Error with its reason when the redirector does not start */
-export async function startAgent(lab: Lab, without: AgentSetup['without'] = [], prefix: string[] = []): Promise<Agent> {
-  const setup: AgentSetup = { cgroupPath: lab.cgroup, without: without ?? [] }
+export async function startAgent(
+  lab: Lab,
+  without: AgentSetup['without'] = [],
+  prefix: string[] = [],
+  more: Pick<AgentSetup, 'containers' | 'serveAfterMs'> = {},
+): Promise<Agent> {
+  const setup: AgentSetup = { cgroupPath: lab.cgroup, without: without ?? [], ...more }
   const script = join(import.meta.dirname, 'agent-process.ts')
   const [command, ...args] = [
     ...prefix,

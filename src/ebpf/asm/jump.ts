@@ -28,10 +28,12 @@ export const HELPERS = {
   get_current_cgroup_id: 80,
   sk_lookup_tcp: 84,
   sk_release: 86,
+  sk_fullsock: 95,
   sk_storage_get: 107,
   sk_storage_delete: 108,
   probe_read_kernel: 113,
   get_netns_cookie: 122,
+  ringbuf_output: 130,
   get_current_task_btf: 158,
 } as const
 

@@ -8,7 +8,13 @@
  * Verdict, for a TCP connect to `destination` from network namespace `netns`:
  *
  *     if destination is not IPv4                   forget, proceed
- *     if netns has no listener                     proceed  (notServed, if the destination is guarded)
+ *     if netns has no listener
+ *       if the destination is not guarded          forget, proceed
+ *       as otherNetns says: direct                 proceed  (notServed)
+ *                           deny                   refuse   (denied)
+ *                           ask, hold              refuse if the agent said no, else ask it for a listener and
+ *                           ask                    refuse   (denied)
+ *                           hold                   go on as if it were there  (held): see hold.ts
  *     if destination is that listener              remember "direct", proceed
  *     if destination is not guarded                forget, proceed
  *     if the caller is the agent                   forget, proceed  (skippedSelf); not if the entry is for its probe
@@ -17,6 +23,8 @@
  *                                                  and a record left under the same tuple by another must not serve it
  *     rewrite the destination to the listener      proceed  (redirected)
  *
+ * The agent is asked by an entry in *asked* and a ring of *bell*.
+ *
  * A direct connection is remembered because the source port is not chosen yet: sockops, which sees it, then clears
  * what may be filed under it. An agent that dials its own listener counts as direct, too.
  *
@@ -24,11 +32,22 @@
  * So what stands with a socket is about the connect in progress: nobody else tells when one has failed.
  */
 
-import { mov64 } from '../asm/alu.ts'
+import { and32, mov64 } from '../asm/alu.ts'
 import { FP, type Line, label, R0, R1, R2, R3, R4, R5, R6, R7, R8 } from '../asm/instruction.ts'
 import { call, exit, jump, jumpEq32, jumpEq64, jumpNe32, jumpNe64 } from '../asm/jump.ts'
 import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
-import { FLAG_DIRECT, FLAG_REDUCED, POLICY_FOR_ALL, RECORD, RECORD_BYTES } from '../records.ts'
+import {
+  ASK,
+  ASK_REFUSED,
+  ASK_WAITING,
+  encodeEndpoint,
+  FLAG_DIRECT,
+  FLAG_HELD,
+  FLAG_REDUCED,
+  POLICY_FOR_ALL,
+  RECORD,
+  RECORD_BYTES,
+} from '../records.ts'
 import { describeCaller, identifyCaller, isReduced } from './caller.ts'
 import { IPPROTO_TCP, PROCEED, REFUSE, SOCK_ADDR } from './context.ts'
 import { count } from './counters.ts'
@@ -68,8 +87,8 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     jumpNe32(R7, IPPROTO_TCP, 'pass'), // if (ctx->protocol != TCP) pass: a UDP connect comes through here, too
     ...guard,
     ...lookUpDestination(addressAt),
-    ...lookUpListener(),
-    ...zeroCallerPart(options),
+    ...lookUpListener(options),
+    ...zeroCallerPart(),
     ...isDirect(),
 
     load(R1, R7, 0, Word),
@@ -82,8 +101,9 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     load(R1, FP, STACK.policyValue, Word),
     jumpNe32(R1, POLICY_FOR_ALL, 'self'), // if (policyValue != for all) it is the agent about its work
     label('not the agent'),
-    ...(options.checksListener ? requireListener() : []),
+    ...(options.checksListener ? requireListener(options) : []),
     ...describeCaller(options), // record = all about the caller
+    ...(asks(options) ? askForListener(options) : []),
 
     label('remember'),
     call('ktime_get_ns'),
@@ -93,11 +113,6 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     jumpEq32(R1, FLAG_DIRECT, 'pass'), // if (record.flags == direct) pass
     ...redirect(addressAt),
     ...count('redirected'),
-    jump('pass'),
-
-    label('unserved'),
-    jumpEq64(R7, 0, 'pass'), // if (!policy entry) pass
-    ...count('notServed'),
     jump('pass'),
 
     ...(options.checksListener ? shut(addressAt) : []),
@@ -113,6 +128,8 @@ export function connectProgram(options: ProgramOptions, addressAt: number, guard
     label('pass'),
     mov64(R0, PROCEED),
     exit(),
+
+    ...(options.otherNetns === 'direct' ? [] : [label('deny'), ...count('denied'), mov64(R0, REFUSE), exit()]),
 
     label('refuse'),
     ...count('refused'),
@@ -136,8 +153,14 @@ function lookUpDestination(addressAt: number): Line[] {
   ]
 }
 
-/** `record.netnsCookie = cookie(ctx); record.listener = *served[cookie]`, or unserved. */
-function lookUpListener(): Line[] {
+/** Whether the agent opens listeners in other namespaces. */
+function asks({ otherNetns }: ProgramOptions): boolean {
+  return otherNetns === 'ask' || otherNetns === 'hold'
+}
+
+/** `record.netnsCookie = cookie(ctx); record.listener = *served[cookie]; record.flags = 0`, or what befits another namespace. */
+function lookUpListener(options: ProgramOptions): Line[] {
+  const flags = isReduced(options.fields) ? FLAG_REDUCED : 0
   return [
     mov64(R1, R6),
     call('get_netns_cookie'),
@@ -148,16 +171,69 @@ function lookUpListener(): Line[] {
     jumpEq64(R0, 0, 'unserved'),
     load(R1, R0, 0, Double),
     store(FP, LISTENER, R1, Double), // record.{listener, listenerPort, zero} = *r0
+    store(FP, FLAGS, flags, Half), // record.flags = reduced or not
+    jump('listener known'),
+    label('unserved'),
+    jumpEq64(R7, 0, 'forget'), // if (!policy entry) forget
+    ...forUnserved(options, flags),
+    label('listener known'),
   ]
 }
 
-/** `memset(&record.pid, 0, …)`: what the caller's description may leave out must not be old stack. */
-function zeroCallerPart(options: ProgramOptions): Line[] {
-  const words = Array.from({ length: (RECORD_BYTES - RECORD.pid) / 8 }, (_, index) => RECORD.pid + index * 8)
+/** What becomes of a connect to a guarded destination where no listener is; falls through to go on as if it were there. */
+function forUnserved({ otherNetns, listener }: ProgramOptions, flags: number): Line[] {
+  if (otherNetns === 'direct') return [...count('notServed'), jump('pass')]
+  if (otherNetns === 'deny') return [jump('deny')]
+  const words = encodeEndpoint(listener)
   return [
-    ...words.map((at) => store(FP, STACK.record + at, 0, Double)),
-    ...(isReduced(options.fields) ? [store(FP, FLAGS, FLAG_REDUCED, Half)] : []), // record.flags = reduced
+    loadMap(R1, 'asked'),
+    ...stackAddress(R2, NETNS),
+    call('map_lookup_elem'), // r0 = asked[record.netnsCookie]
+    jumpEq64(R0, 0, 'may ask'),
+    load(R1, R0, ASK.state, Word),
+    jumpEq32(R1, ASK_REFUSED, 'deny'), // if (r0->state == refused) deny
+    label('may ask'),
+    store(FP, LISTENER, words.readInt32LE(0), Word), // record.listener = where it will be
+    store(FP, LISTENER_PORT, words.readInt32LE(4), Word), // record.{listenerPort, zero}
+    store(FP, FLAGS, flags | FLAG_HELD, Half), // record.flags |= held
   ]
+}
+
+/**
+ * `if (record.flags & held) { asked[netns] = {record.pid, tid, waiting, 0}; ring bell; }`, and refuse when there is no room.
+ * Every such connect rings: what an earlier one asked for may have been overlooked, and asking twice does no harm.
+ */
+function askForListener({ pidView, otherNetns, hasBell }: ProgramOptions): Line[] {
+  return [
+    load(R1, FP, FLAGS, Half),
+    and32(R1, FLAG_HELD),
+    jumpEq32(R1, 0, 'no ask'),
+    store(FP, STACK.ask, 0, Double),
+    store(FP, STACK.ask + ASK.state, ASK_WAITING, Double), // ask = {0, 0, waiting, 0}
+    load(R1, FP, STACK.record + RECORD.pid, Word),
+    store(FP, STACK.ask + ASK.pid, R1, Word), // ask.pid = record.pid
+    ...(pidView.kind === 'initial' ? [call('get_current_pid_tgid'), store(FP, STACK.ask + ASK.tid, R0, Word)] : []),
+    loadMap(R1, 'asked'),
+    ...stackAddress(R2, NETNS),
+    ...stackAddress(R3, STACK.ask),
+    mov64(R4, 0), // flags = ANY
+    call('map_update_elem'),
+    jumpNe64(R0, 0, 'deny'), // full
+    ...(hasBell ? ringBell() : []),
+    ...(otherNetns === 'ask' ? [jump('deny')] : count('held')),
+    label('no ask'),
+  ]
+}
+
+/** `ringbuf_output(bell, &record.netnsCookie, 8, 0)`; a full ring has not been looked at yet, and will be. */
+function ringBell(): Line[] {
+  return [loadMap(R1, 'bell'), ...stackAddress(R2, NETNS), mov64(R3, 8), mov64(R4, 0), call('ringbuf_output')]
+}
+
+/** `memset(&record.pid, 0, …)`: what the caller's description may leave out must not be old stack. */
+function zeroCallerPart(): Line[] {
+  const words = Array.from({ length: (RECORD_BYTES - RECORD.pid) / 8 }, (_, index) => RECORD.pid + index * 8)
+  return words.map((at) => store(FP, STACK.record + at, 0, Double))
 }
 
 /** `if (destination == listener) { record.flags = direct; goto remember; } if (!entry) goto forget` */
@@ -179,11 +255,13 @@ function isDirect(): Line[] {
 /**
  * `if (!listening[sk_lookup_tcp(record.listener)]) goto shut`: nobody is there, or somebody who took the agent's port.
  * The lookup finds what the kernel would hand the connection to: a socket on the address, or one on all addresses.
+ * Where the connect is held there is no listener yet.
  *
  * Ledger: r7 = the socket, which must be released · r8 = its mark or NULL
  */
-function requireListener(): Line[] {
+function requireListener(options: ProgramOptions): Line[] {
   return [
+    ...(asks(options) ? [load(R1, FP, FLAGS, Half), and32(R1, FLAG_HELD), jumpNe32(R1, 0, 'listener checked')] : []),
     store(FP, TUPLE, 0, Word), // tuple.saddr = 0
     load(R1, FP, LISTENER, Word),
     store(FP, TUPLE + 4, R1, Word), // tuple.daddr = record.listener
@@ -207,6 +285,7 @@ function requireListener(): Line[] {
     mov64(R1, R7),
     call('sk_release'),
     jumpEq64(R8, 0, 'shut'), // if (!r8) somebody else listens
+    label('listener checked'),
   ]
 }
 

@@ -14,6 +14,10 @@ export const COUNTERS = [
   'skippedSelf',
   /** connects to a guarded destination from a network namespace without a listener, left alone */
   'notServed',
+  /** connects to a guarded destination held until their network namespace has a listener; counted as redirected, too */
+  'held',
+  /** connects to a guarded destination refused with EPERM, because their network namespace is not served */
+  'denied',
   /** connects refused with EPERM, because nothing could be remembered about the caller */
   'refused',
   /** records filed for accept; less than `redirected` by the connects that failed */

@@ -6,6 +6,8 @@
  * | policy      | agent               | destination            | u32       | connections to there are redirected: 1 all but the agent's own, 2 all |
  * | served      | agent               | network namespace      | listener  | there, to this listener; elsewhere nothing is touched |
  * | self        | agent               | tgid + start time      | u32 1     | the agent: never redirected |
+ * | asked       | connect4, connect6, agent | network namespace | ask | a listener is wanted there, or was refused |
+ * | bell        | connect4, connect6  | (ring buffer)          | u64       | look into `asked` |
  * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no handshake |
  * | connections | sockops             | netns + source + port  | record    | what accept looks up |
  * | counters    | all                 | index                  | u64       | per CPU; see `COUNTERS` |
@@ -15,8 +17,10 @@
 import { createHash } from 'node:crypto'
 
 import {
+  ASK_BYTES,
   CONNECTION_KEY_BYTES,
   LISTENER_BYTES,
+  NETNS_KEY_BYTES,
   POLICY_KEY_BYTES,
   RECORD,
   RECORD_BYTES,
@@ -26,7 +30,7 @@ import { COUNTERS } from './counters.ts'
 import type { PendingStore } from './program.ts'
 
 /** Source: include/uapi/linux/bpf.h, `enum bpf_map_type`. */
-export const MAP_TYPES = { HASH: 1, ARRAY: 2, PERCPU_ARRAY: 6, LRU_HASH: 9, SK_STORAGE: 24 } as const
+export const MAP_TYPES = { HASH: 1, ARRAY: 2, PERCPU_ARRAY: 6, LRU_HASH: 9, SK_STORAGE: 24, RINGBUF: 27 } as const
 
 /** Allocate when used: what socket storage demands. Source: linux/bpf.h, BPF_F_NO_PREALLOC. */
 export const NO_PREALLOC = 1
@@ -42,7 +46,7 @@ export interface MapSpec {
   readonly flags: number
 }
 
-export type MapName = 'policy' | 'served' | 'self' | 'pending' | 'connections' | 'counters'
+export type MapName = 'policy' | 'served' | 'asked' | 'self' | 'pending' | 'connections' | 'counters'
 
 /**
  * Connections between handshake and accept, for all users together. An LRU map keeps free lists per CPU and may evict long
@@ -50,11 +54,31 @@ export type MapName = 'policy' | 'served' | 'self' | 'pending' | 'connections' |
  */
 const MAX_CONNECTIONS = 65_536
 
+/** Network namespaces with a listener, our own among them. */
+export const MAX_SERVED = 1024 + 1
+
+/** Namespaces that wait for an answer, or have been refused lately. A connect that finds no room fails. */
+const MAX_ASKED = 4096
+
+/**
+ * Wakes the agent. What is in it does not matter, so it may be full. The kernel wants whole pages, 64 KiB on some machines.
+ * Source: kernel commit 457f44363a88, 5.8.
+ */
+export const BELL_MAP: MapSpec = {
+  name: 'bell',
+  type: 'RINGBUF',
+  keyBytes: 0,
+  valueBytes: 0,
+  maxEntries: 65_536,
+  flags: 0,
+}
+
 /** Lists the maps. `pending` is socket storage where the kernel has it: an entry there cannot be evicted by others. */
 export function mapSpecs(pendingStore: PendingStore): Readonly<Record<MapName, MapSpec>> {
   return {
     policy: hash('policy', POLICY_KEY_BYTES, 4, 64),
-    served: hash('served', 8, LISTENER_BYTES, 64),
+    served: hash('served', NETNS_KEY_BYTES, LISTENER_BYTES, MAX_SERVED),
+    asked: hash('asked', NETNS_KEY_BYTES, ASK_BYTES, MAX_ASKED),
     self: hash('self', SELF_KEY_BYTES, 4, 16),
     pending: pendingStore === 'storage' ? PENDING_STORAGE : PENDING_LRU,
     connections: { ...hash('connections', CONNECTION_KEY_BYTES, RECORD_BYTES, MAX_CONNECTIONS), type: 'LRU_HASH' },

@@ -3,12 +3,18 @@
 import { type Assembled, assemble } from '../asm/assemble.ts'
 import type { Line } from '../asm/instruction.ts'
 import type { KernelFields } from '../kernel-fields.ts'
+import type { PolicyEntry } from '../records.ts'
 
 /** Source: include/uapi/linux/bpf.h, `enum bpf_prog_type`. */
-export const PROGRAM_TYPES = { SOCK_OPS: 13, CGROUP_SOCK_ADDR: 18, SYSCALL: 31 } as const
+export const PROGRAM_TYPES = { CGROUP_SKB: 8, SOCK_OPS: 13, CGROUP_SOCK_ADDR: 18, SYSCALL: 31 } as const
 
 /** Source: include/uapi/linux/bpf.h, `enum bpf_attach_type`. */
-export const ATTACH_TYPES = { CGROUP_SOCK_OPS: 3, CGROUP_INET4_CONNECT: 10, CGROUP_INET6_CONNECT: 11 } as const
+export const ATTACH_TYPES = {
+  CGROUP_INET_EGRESS: 1,
+  CGROUP_SOCK_OPS: 3,
+  CGROUP_INET4_CONNECT: 10,
+  CGROUP_INET6_CONNECT: 11,
+} as const
 
 export type AttachType = keyof typeof ATTACH_TYPES
 
@@ -44,6 +50,13 @@ export type PidView =
   | { readonly kind: 'child'; readonly level: number; readonly namespace: number }
   | { readonly kind: 'unknown' }
 
+/**
+ * What happens to connects to guarded destinations from network namespaces without a listener.
+ * `direct`: they are left alone; `deny`: they fail with EPERM; `ask`: they fail, and the agent is told that somebody
+ * wants a listener there; `hold`: the same, but the SYN is held back until it is there.
+ */
+export type OtherNetns = 'direct' | 'deny' | 'ask' | 'hold'
+
 /** What the programs are built for: everything in which two kernels may differ. */
 export interface ProgramOptions {
   /** Absent: no BTF, records are reduced. */
@@ -58,6 +71,11 @@ export interface ProgramOptions {
    * that outlive the agent, whose port anybody could take meanwhile. Needs socket storage.
    */
   readonly checksListener?: boolean | undefined
+  readonly otherNetns: OtherNetns
+  /** Where listeners are opened in namespaces that ask: dotted address, port in host byte order. */
+  readonly listener: PolicyEntry
+  /** Whether the agent can be woken by `bell`; otherwise it looks by itself. */
+  readonly hasBell: boolean
 }
 
 /** Assembles lines into a spec. */

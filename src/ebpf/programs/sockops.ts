@@ -1,13 +1,14 @@
 /**
  * sock_ops: files what connect remembered under {network namespace, source address, source port}, for accept to take.
  *
- * Two moments in the life of a client's socket matter:
+ * Moments in the life of a client's socket that matter:
  *
  *     TCP_CONNECT_CB          source address and port are chosen, the SYN has not left
  *     ACTIVE_ESTABLISHED_CB   the listener's SYN-ACK has come, the ACK that makes a socket to accept has not left
  *
  * Verdict:
  *
+ *     if op is TIMEOUT_INIT                        if the socket is held: answer a short time; done
  *     if op is neither                             done
  *     key = {netns, local address, local port}
  *     if nothing is remembered with the socket     if it goes to a listener: connections.delete(key)  (pendingLost)
@@ -15,6 +16,8 @@
  *     else if op is TCP_CONNECT_CB                 connections.delete(key)
  *     else if it is direct                         connections.delete(key), forget it  (direct)
  *     else                                         connections[key] = record, forget it  (recorded, or recordLost)
+ *
+ * TIMEOUT_INIT is asked for when a connect makes its SYN ready, after TCP_CONNECT_CB: see hold.ts.
  *
  * Invariant: what is filed under the key is about the client that last shook hands from there, or nothing is.
  *
@@ -51,8 +54,8 @@ import { and32, mov64, shiftRight32 } from '../asm/alu.ts'
 import { FP, type Line, label, R0, R1, R2, R3, R4, R6, R7, R8, type Register } from '../asm/instruction.ts'
 import { call, exit, jump, jumpEq32, jumpEq64, jumpNe32, jumpNe64 } from '../asm/jump.ts'
 import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
-import { FLAG_DIRECT, RECORD } from '../records.ts'
-import { ACTIVE_ESTABLISHED_CB, SOCK_OPS, TCP_CONNECT_CB } from './context.ts'
+import { FLAG_DIRECT, FLAG_HELD, RECORD } from '../records.ts'
+import { ACTIVE_ESTABLISHED_CB, SOCK_OPS, TCP_CONNECT_CB, TIMEOUT_INIT } from './context.ts'
 import { count } from './counters.ts'
 import { addressPendingByCookie } from './pending-by-cookie.ts'
 import { defineProgram, type ProgramOptions, type ProgramSpec } from './program.ts'
@@ -62,7 +65,14 @@ const KEY_NETNS = STACK.connectionKey
 const KEY_ADDRESS = STACK.connectionKey + 8
 const KEY_PORT = STACK.connectionKey + 12
 
-/** What a sock_ops program answers; the kernel ignores it for these operations. */
+/**
+ * When a held SYN is sent again; each further time is twice as long, on newer kernels after four equal ones. 20 ms where
+ * the kernel counts 250 jiffies a second, as Debian's and Ubuntu's do. With the usual six times it gives up after 127 of
+ * these or more, 2.5 s.
+ */
+const HELD_TIMEOUT_JIFFIES = 5
+
+/** What a sock_ops program answers: that `reply` counts, for TIMEOUT_INIT; otherwise the kernel ignores it. */
 const HANDLED = 1
 
 /**
@@ -70,12 +80,15 @@ const HANDLED = 1
  *
  * Ledger: r6 = ctx, to the end · r7 = the remembered record, until it is forgotten · r8 = the operation, to the end
  */
-export function sockopsProgram(options: Pick<ProgramOptions, 'pendingStore' | 'sockopsNetns'>): ProgramSpec {
-  const { pendingStore, sockopsNetns } = options
+export function sockopsProgram(
+  options: Pick<ProgramOptions, 'pendingStore' | 'sockopsNetns' | 'otherNetns'>,
+): ProgramSpec {
+  const { pendingStore, sockopsNetns, otherNetns } = options
   return defineProgram({ name: 'apa_sockops', type: 'SOCK_OPS', attachType: 'CGROUP_SOCK_OPS' }, [
     mov64(R6, R1), // r6 = ctx
     load(R8, R6, SOCK_OPS.op, Word),
     jumpEq32(R8, TCP_CONNECT_CB, 'ours'),
+    ...(otherNetns === 'hold' ? [jumpEq32(R8, TIMEOUT_INIT, 'timeout')] : []),
     jumpNe32(R8, ACTIVE_ESTABLISHED_CB, 'done'), // if (ctx->op is neither) done
 
     label('ours'),
@@ -121,11 +134,25 @@ export function sockopsProgram(options: Pick<ProgramOptions, 'pendingStore' | 's
 
     label('nothing remembered'),
     ...(sockopsNetns ? unfileIfListener() : []),
+    ...(otherNetns === 'hold' ? [jump('done'), label('timeout'), ...shortenTimeout()] : []),
 
     label('done'),
     mov64(R0, HANDLED),
     exit(),
   ])
+}
+
+/** `if (record.flags & held) ctx->reply = HELD_TIMEOUT_JIFFIES`; a socket that is not ours keeps what others answered. */
+function shortenTimeout(): Line[] {
+  return [
+    ...recallFromSocket(),
+    jumpEq64(R0, 0, 'done'),
+    load(R1, R0, RECORD.flags, Half),
+    and32(R1, FLAG_HELD),
+    jumpEq32(R1, 0, 'done'),
+    mov64(R1, HELD_TIMEOUT_JIFFIES),
+    store(R6, SOCK_OPS.reply, R1, Word),
+  ]
 }
 
 /** `if (ctx->remote != base[at].{address, port}) goto otherwise`; the remote port sits in the high half of its word. */

@@ -1,0 +1,114 @@
+/**
+ * Opening a listener in another network namespace, for connections that never leave it.
+ *
+ * A socket belongs to the namespace of the thread that made it, for good; everything that is done with it later may be done from
+ * anywhere. So this thread goes there for a few system calls and comes back, and nothing else runs on it meanwhile: no
+ * JavaScript of others, no new thread, no child. A thread that cannot come back ends the process, since every socket it made
+ * from then on would be in the wrong place.
+ *
+ * Source: setns(2), network_namespaces(7), ioctl_ns(2).
+ */
+
+import { openSync } from 'node:fs'
+import { AgentError } from '../base/errors.ts'
+import { EPERM, errnoName } from './errno.ts'
+import { Fd } from './fd.ts'
+import { allocate, sysBind, sysIoctl, sysListen, sysSetns, sysSetsockopt, sysSocket } from './libc.ts'
+import { inetAddress, readNetnsCookie, SOCK_CLOEXEC } from './socket.ts'
+import { SyscallError } from './syscall-error.ts'
+
+/** Source: linux/sched.h, linux/nsfs.h, asm-generic/socket.h. */
+const CLONE_NEWNET = 0x4000_0000
+const NS_GET_USERNS = 0xb701
+const NS_GET_OWNER_UID = 0xb704
+const SOL_SOCKET = 1
+const SO_REUSEADDR = 2
+const AF_INET = 2
+const SOCK_STREAM = 1
+
+/** A network namespace, held: it lives as long as the descriptor. */
+export interface NetworkNamespace extends Disposable {
+  /** Who made the user namespace that it belongs to; 0 for those of the initial one. */
+  readonly ownerUid: number
+  /**
+   * Makes a socket there that listens.
+   * @param addressBytes 4 bytes in network order
+   * @param port host byte order
+   * @param expectedCookie of the namespace that is meant; before anything is bound it is compared
+   * @throws SyscallError code NETNS_NOT_ENTERED or NETNS_LISTEN_FAILED; AgentError code NETNS_IS_ANOTHER
+   */
+  listen(addressBytes: ArrayLike<number>, port: number, backlog: number, expectedCookie: bigint): Fd
+}
+
+/**
+ * Opens the network namespace of a process or thread.
+ * @param path such as /proc/PID/ns/net
+ * @throws AgentError code NETNS_NOT_OPENED
+ */
+export function openNetworkNamespace(path: string): NetworkNamespace {
+  const target = open(path)
+  return {
+    ownerUid: readOwner(target),
+    listen: (addressBytes, port, backlog, expectedCookie) =>
+      inside(target, () => listen(addressBytes, port, backlog, expectedCookie)),
+    [Symbol.dispose]: () => target.close(),
+  }
+}
+
+function open(path: string): Fd {
+  try {
+    return new Fd(openSync(path, 'r'), path)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    throw new AgentError('NETNS_NOT_OPENED', `Cannot open ${path}: ${code}`, { path }, { cause })
+  }
+}
+
+/** Of a namespace whose owner cannot be seen nobody is known to be the owner: it counts as that of the overflow user. */
+function readOwner(target: Fd): number {
+  const none = allocate(4)
+  const result = sysIoctl(target.number, NS_GET_USERNS, none)
+  if (result < 0) return UNKNOWN_OWNER
+  using owner = new Fd(result, 'user namespace')
+  const uid = allocate(4)
+  return sysIoctl(owner.number, NS_GET_OWNER_UID, uid) < 0 ? UNKNOWN_OWNER : uid.readUInt32LE()
+}
+
+const UNKNOWN_OWNER = 65_534
+
+function inside<T>(target: Fd, action: () => T): T {
+  using home = open('/proc/thread-self/ns/net')
+  const entered = sysSetns(target.number, CLONE_NEWNET)
+  if (entered < 0) {
+    const hint = entered === -EPERM ? 'needs CAP_SYS_ADMIN' : undefined
+    const message = `Cannot enter ${target.label}: kernel answered ${errnoName(-entered)}`
+    throw new SyscallError('NETNS_NOT_ENTERED', message, { command: 'setns', errno: -entered, hint })
+  }
+  try {
+    return action()
+  } finally {
+    if (sysSetns(home.number, CLONE_NEWNET) < 0) process.abort()
+  }
+}
+
+function listen(addressBytes: ArrayLike<number>, port: number, backlog: number, expectedCookie: bigint): Fd {
+  using undo = new DisposableStack()
+  const socket = undo.use(new Fd(check('socket', sysSocket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), 'listener'))
+  if (readNetnsCookie(socket.number) !== expectedCookie) {
+    throw new AgentError('NETNS_IS_ANOTHER', 'Cannot listen: the process is in another network namespace by now')
+  }
+  // As Node does: a connection that lingers from an earlier listener must not keep the port.
+  const yes = allocate(4)
+  yes.writeUInt32LE(1)
+  check('setsockopt(SO_REUSEADDR)', sysSetsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, yes))
+  check('bind', sysBind(socket.number, inetAddress(addressBytes, port)))
+  check('listen', sysListen(socket.number, backlog))
+  undo.move()
+  return socket
+}
+
+function check(command: string, result: number): number {
+  if (result >= 0) return result
+  const message = `Cannot listen: ${command} answered ${errnoName(-result)}`
+  throw new SyscallError('NETNS_LISTEN_FAILED', message, { command, errno: -result })
+}
