@@ -21,7 +21,7 @@ import { authorizationValue } from '../channel/sign.ts'
 import type { Config } from '../config/config.ts'
 import { describeOutside, findCgroup } from '../ebpf/cgroup.ts'
 import { monotonicNowNs } from '../ebpf/records.ts'
-import { startRedirector } from '../ebpf/redirector.ts'
+import { type Redirector, startRedirector } from '../ebpf/redirector.ts'
 import { cgroupsEnv, createCgroups } from '../identity/cgroup.ts'
 import { createContentHashes } from '../identity/content-hash.ts'
 import type { IdentityEnv } from '../identity/identify.ts'
@@ -35,6 +35,7 @@ import type { ProvisionQuery, ProxyStages } from '../proxy/stages.ts'
 import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.ts'
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { destroyTcpSocket } from '../sys/destroy-socket.ts'
+import { findNetworkNamespaceId, listProcesses, openNetworkNamespace } from '../sys/network-namespace.ts'
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps } from '../sys/process.ts'
@@ -42,6 +43,7 @@ import { findOwnNetnsCookie } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
+import { type ContainersEnv, createContainers } from './containers.ts'
 import { findObjection, keepControlSocket } from './control-socket.ts'
 import { limitCpu } from './cpu-quota.ts'
 import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
@@ -123,8 +125,12 @@ export function startAgent(config: Config, version: string): Agent {
     telling,
     provisioning,
     () => server?.descriptor(),
-    () => check.wake(),
+    (redirector) => {
+      containers.setRedirector(redirector)
+      check.wake()
+    },
   )
+  const containers = createContainers({ env: CONTAINERS_ENV, clock, log: telling.log })
   const manager = joinServiceManager(process.env, telling.log, SERVICE_MANAGER_ENV)
   const probe = createSelfProbe()
   const vitals = createVitals()
@@ -135,6 +141,7 @@ export function startAgent(config: Config, version: string): Agent {
     vitals,
     channel: () => keeper.snapshot(),
     redirector: redirection.current,
+    containers: containers.state,
     openConnections: () => server?.openConnections() ?? 0,
     check: () => check.state(),
     telemetryMetrics: () => telemetry.metrics(),
@@ -195,11 +202,13 @@ export function startAgent(config: Config, version: string): Agent {
             telling.board.setState('proxyServer', 'RUNNING')
             telling.milestone('proxyServer', 'Started proxy listener, ready to accept request')
             redirection.setListenerReady(true)
+            containers.setServer(bound)
             provisioning.set('listener', true)
             check.wake()
           },
           onLost(message) {
             redirection.setListenerReady(false)
+            containers.setServer(undefined)
             telling.board.setState('proxyServer', 'STOPPED')
             telling.board.setMessage('proxyServer', message)
             provisioning.set('listener', false)
@@ -213,6 +222,7 @@ export function startAgent(config: Config, version: string): Agent {
         ? undefined
         : keepControlSocket(config.controlSocket, control, clock, telling.log, stopping.signal)
     const checking = check.run(stopping.signal)
+    const containing = containers.run(stopping.signal)
     const keeping = provisioning.start().then(async () => {
       for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
       await keeper.run(stopping.signal)
@@ -232,9 +242,10 @@ export function startAgent(config: Config, version: string): Agent {
     await clock.sleep(ACCEPT_GRACE_MS)
     await server?.close(REQUEST_GRACE_MS)
     telling.log.info(`Redirection in numbers: ${describeCounters(redirection)}`)
+    containers.setRedirector(undefined)
     redirection.release()
     await hostClient.close()
-    const tasks = [keeping, listening, redirecting, reporting, checking, controlling, provisioning.stop()]
+    const tasks = [keeping, listening, containing, redirecting, reporting, checking, controlling, provisioning.stop()]
     await Promise.race([Promise.all(tasks), clock.sleep(TASK_GRACE_MS)])
     for (const module of ['redirector', 'proxyServer', 'keyKeeper'] as const) telling.board.setState(module, 'STOPPED')
     await Promise.race([Promise.all([status.write(), rulesLog.flush(), telemetry.save()]), clock.sleep(LOG_GRACE_MS)])
@@ -285,9 +296,9 @@ function buildRedirection(
   { log, board, milestone }: Telling,
   provisioning: Provisioning,
   listenerDescriptor: () => number | undefined,
-  onChange: () => void,
+  onChange: (redirector: Redirector | undefined) => void,
 ): Redirection {
-  return createRedirection({
+  const redirection: Redirection = createRedirection({
     listener: listenerDescriptor,
     start: () => {
       const { path: cgroupPath } = findCgroup(config.cgroupRoot)
@@ -313,7 +324,7 @@ function buildRedirection(
         board.setState('redirector', isReady ? 'RUNNING' : 'STOPPED')
         if (isReady) milestone('redirector', 'Started Redirector with eBPF maps')
         provisioning.set('redirector', isReady)
-        onChange()
+        onChange(isReady ? redirection.current() : undefined)
       },
       onMessage: (message) => {
         board.setState('redirector', 'STOPPED')
@@ -328,6 +339,13 @@ function buildRedirection(
       },
     },
   })
+  return redirection
+}
+
+const CONTAINERS_ENV: ContainersEnv = {
+  openNamespace: openNetworkNamespace,
+  namespaceOf: findNetworkNamespaceId,
+  pids: listProcesses,
 }
 
 const STALE_CONNECTIONS_ENV = {
@@ -435,8 +453,8 @@ function buildStages(
     epochMsOf: (monotonicNs) => Date.now() - Number((monotonicNowNs() - monotonicNs) / 1_000_000n),
   }
   return {
-    attribute(peer, socket) {
-      const attribution = attribute(peer, socket, redirection.current(), env, config, {
+    attribute(peer, socket, netns) {
+      const attribution = attribute(peer, socket, redirection.current(), netns, env, config, {
         report: (message) => telling.log.error(message),
         failed: telling.metrics.notAttributed,
       })

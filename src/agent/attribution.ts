@@ -23,12 +23,14 @@ export interface AttributionEvents {
  * Takes the record of a connection just accepted and starts to find out who made it.
  * The connection must still live when its record has been taken: then the record is its own, see `isConnected`.
  * @param redirector holds the records; `undefined` while none is attached
+ * @param netns of the listener that accepted it; `undefined`: our own
  * @returns `undefined` when there is no record, or it cannot be had: the connection is nobody's
  */
 export function attribute(
   peer: { readonly address: string; readonly port: number },
   socket: Socket,
   redirector: Redirector | undefined,
+  netns: bigint | undefined,
   env: IdentityEnv,
   options: IdentityOptions,
   events: AttributionEvents,
@@ -39,7 +41,7 @@ export function attribute(
   }
   if (redirector === undefined) return fail('not_redirecting')
   try {
-    const record = redirector.takeRecord(peer.address, peer.port)
+    const record = redirector.takeRecord(peer.address, peer.port, netns)
     if (record === undefined) return fail('no_record')
     if (monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return fail('record_too_old')
     if (!isConnected(fdOfSocket(socket))) return fail('connection_gone')

@@ -24,7 +24,7 @@ export interface RedirectionOptions {
   readonly clock: Clock
   readonly log: Log
   readonly events: {
-    /** Attached and ready, or not any more. */
+    /** Attached and ready, or not any more; then `current()` is given up after this call. */
     onReady(isReady: boolean): void
     onMessage(message: string): void
     /** Connections to these are redirected since now; those opened before are not. */
@@ -119,8 +119,8 @@ export function createRedirection(options: RedirectionOptions): Redirection {
       return reconcile()
     }
     log.error('The kernel no longer redirects: the links were removed by somebody else. Attaching again.')
-    release()
     events.onReady(false)
+    release()
   }
 
   return {

@@ -8,6 +8,7 @@ import type { Redirector } from '../ebpf/redirector.ts'
 import type { Denial } from '../telemetry/denials.ts'
 import { byLabel, counter, gauge, type Metric, renderMetrics } from '../telemetry/metrics.ts'
 import type { StatusDocument } from '../telemetry/status.ts'
+import type { ContainersState } from './containers.ts'
 import { type Health, judgeHealth } from './health.ts'
 import type { Logs } from './logs.ts'
 import type { CheckState } from './self-check.ts'
@@ -37,6 +38,8 @@ export interface ServiceStatus extends StatusDocument {
     readonly lacking: readonly string[]
     readonly counters: Readonly<Record<string, number>>
   }
+  /** Other network namespaces. */
+  readonly containers: ContainersState
   readonly decisions: Readonly<Record<'ok' | 'audit' | 'forbidden', number>>
   readonly attributionFailures: number
   readonly lostLogEntries: number
@@ -50,6 +53,7 @@ export interface ReportParts {
   readonly vitals: Vitals
   readonly channel: () => ChannelSnapshot
   readonly redirector: () => Redirector | undefined
+  readonly containers: () => ContainersState
   readonly openConnections: () => number
   readonly check: () => CheckState
   readonly telemetryMetrics: () => Metric[]
@@ -119,6 +123,7 @@ export function createReport(parts: ReportParts): Report {
           ...(lastGoodPollAgeSeconds !== undefined && { lastGoodPollAgeSeconds }),
         },
         redirection: readRedirection(parts.redirector()),
+        containers: parts.containers(),
         decisions: telling.metrics.outcomes(),
         attributionFailures: telling.metrics.attributionFailures(),
         lostLogEntries: sum(telling.logs.dropped()),
@@ -146,6 +151,7 @@ export function createReport(parts: ReportParts): Report {
         ),
         gauge('azure_proxy_agent_key_age_seconds', 'Since the key in use was issued.', keyAgeSeconds()),
         ...kernelMetrics(parts.redirector()),
+        ...containersMetrics(parts.containers()),
         ...logMetrics(telling.logs),
         ...parts.telemetryMetrics(),
         ...vitals.metrics(),
@@ -206,6 +212,14 @@ function kernelMetrics(redirector: Redirector | undefined): Metric[] {
   } catch {
     return [] // detached this moment: nothing is known
   }
+}
+
+function containersMetrics({ served, refused }: ContainersState): Metric[] {
+  const help = 'How often a network namespace asked for a listener and did not get one.'
+  return [
+    gauge('azure_proxy_agent_served_namespaces', 'Other network namespaces that have a listener.', served),
+    byLabel('counter', 'azure_proxy_agent_refused_namespaces_total', help, 'reason', refused),
+  ]
 }
 
 function logMetrics(logs: Logs): Metric[] {

@@ -19,6 +19,13 @@ export interface ProxyServer {
    * Binds the listener. @throws AgentError `LISTEN_FAILED` with the system's code in its facts.
    */
   listen(address: string, port: number): Promise<void>
+  /**
+   * Accepts connections on another socket that listens, in another network namespace. They count among all others.
+   * @param fd is owned by the server from now on
+   * @param netns cookie of that namespace, handed to `stages.attribute()` with each connection
+   * @returns ends that; connections which have been accepted stay
+   */
+  adopt(fd: number, netns: bigint): Disposable
   /** Descriptor of the listening socket, for questions to the kernel; `undefined` while not listening. */
   descriptor(): number | undefined
   /** How many connections of clients are open. */
@@ -56,6 +63,14 @@ export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
   stallTimeoutMs: 300_000,
 }
 
+const LISTENER_OPTIONS = {
+  // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
+  allowHalfOpen: true,
+  noDelay: true,
+} as const
+
+const BACKLOG = 4096
+
 /** How often the time limits of connections are looked at. */
 const CHECK_INTERVAL_MS = 1000
 
@@ -69,12 +84,7 @@ export function createProxyServer(
   const open = new Map<Socket, { readonly facts: ClientConnection; readonly connection: ServerConnection }>()
   let lastConnectionId = 0
   let isClosing = false
-  const server = createServer({
-    // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
-    allowHalfOpen: true,
-    noDelay: true,
-  })
-  server.maxConnections = options.maxConnections
+  const adopted = new Set<Server>()
 
   /** Counts a connection among those of its user, and closes one that is too much. Root has no share: there is a reserve. */
   const takeShare = (socket: Socket, uid: number | undefined) => {
@@ -95,7 +105,12 @@ export function createProxyServer(
     handleRequest({ connection, turn, method, rawTarget, target, isExempt, id: 0, startedAtMs }, stages)
   }
 
-  server.on('connection', (socket) => {
+  const accept = (socket: Socket, netns: bigint | undefined) => {
+    if (open.size >= options.maxConnections) {
+      stages.observer.listenerFailed(`${options.maxConnections} connections are open, no more fit`)
+      socket.destroy()
+      return
+    }
     const id = ++lastConnectionId
     const { remoteAddress: address, remotePort: port = 0 } = socket
     if (address === undefined) {
@@ -106,7 +121,7 @@ export function createProxyServer(
       return
     }
     const peer = { address, port }
-    const attribution = stages.attribute(peer, socket)
+    const attribution = stages.attribute(peer, socket, netns)
     const facts = openConnection(id, peer, attribution)
     const connection = new ServerConnection(socket, options, monotonicMs, {
       onRequest: (turn) => serve(facts, turn),
@@ -119,8 +134,11 @@ export function createProxyServer(
     stages.observer.connected(facts, doubt)
     takeShare(socket, attribution?.uid)
     if (isClosing) connection.finish()
-  })
-  server.on('drop', () => stages.observer.listenerFailed(`${options.maxConnections} connections are open, no more fit`))
+  }
+  const createListener = (netns?: bigint) => createServer(LISTENER_OPTIONS, (socket) => accept(socket, netns))
+  const server = createListener()
+  // A connection that cannot be accepted, for want of memory or descriptors, must not end the agent.
+  const onError = (error: Error) => stages.observer.listenerFailed(error.message)
 
   const intervalMs = Math.min(CHECK_INTERVAL_MS, options.headTimeoutMs / 4, options.idleTimeoutMs / 4)
   const timer = setInterval(() => {
@@ -132,8 +150,15 @@ export function createProxyServer(
   return {
     async listen(address, port) {
       await listen(server, address, port)
-      // A connection that cannot be accepted, for want of memory or descriptors, must not end the agent.
-      server.on('error', (error) => stages.observer.listenerFailed(error.message))
+      server.on('error', onError)
+    },
+    adopt(fd, netns) {
+      const listener = createListener(netns)
+      adopted.add(listener)
+      listener.once('close', () => adopted.delete(listener))
+      listener.on('error', onError)
+      listener.listen({ fd, backlog: BACKLOG })
+      return { [Symbol.dispose]: () => void listener.close() }
     },
     descriptor: () => (server as unknown as { _handle?: { fd?: number } })._handle?.fd,
     openConnections: () => open.size,
@@ -141,12 +166,14 @@ export function createProxyServer(
     async close(graceMs) {
       isClosing = true
       if (!server.listening) return
-      const done = new Promise<void>((resolve) => server.close(() => resolve()))
+      const closing = [server, ...adopted].map(
+        (listener) => new Promise<void>((resolve) => void listener.close(() => resolve())),
+      )
       for (const { connection } of open.values()) connection.finish()
       const cut = setTimeout(() => {
         for (const socket of open.keys()) socket.destroy()
       }, graceMs)
-      await done
+      await Promise.all(closing)
       clearTimeout(cut)
     },
   }
@@ -170,6 +197,6 @@ function listen(server: Server, address: string, port: number): Promise<void> {
     }
     server.once('error', onError)
     server.once('listening', onListening)
-    server.listen({ host: address, port, backlog: 4096, exclusive: true })
+    server.listen({ host: address, port, backlog: BACKLOG, exclusive: true })
   })
 }

@@ -11,8 +11,15 @@ import type { Attribution } from './exchange.ts'
 import type { HostClient } from './host-client.ts'
 
 export interface ProxyStages {
-  /** Takes the record of a connection just accepted. Must be called at once, before the first request is read. */
-  attribute(peer: { readonly address: string; readonly port: number }, socket: Socket): Attribution | undefined
+  /**
+   * Takes the record of a connection just accepted. Must be called at once, before the first request is read.
+   * @param netns network namespace of the listener, where it is not the agent's own
+   */
+  attribute(
+    peer: { readonly address: string; readonly port: number },
+    socket: Socket,
+    netns: bigint | undefined,
+  ): Attribution | undefined
   /** Decides with the rules current now. @throws when they cannot be had. */
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
   /** Tells whether the host has said yet who may what. */

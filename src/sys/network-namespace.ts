@@ -9,7 +9,7 @@
  * Source: setns(2), network_namespaces(7), ioctl_ns(2).
  */
 
-import { openSync } from 'node:fs'
+import { fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { AgentError } from '../base/errors.ts'
 import { EPERM, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
@@ -28,6 +28,8 @@ const SOCK_STREAM = 1
 
 /** A network namespace, held: it lives as long as the descriptor. */
 export interface NetworkNamespace extends Disposable {
+  /** As in /proc/PID/ns; another namespace may get it when this one is gone. */
+  readonly inode: number
   /** Who made the user namespace that it belongs to; 0 for those of the initial one. */
   readonly ownerUid: number
   /**
@@ -48,11 +50,26 @@ export interface NetworkNamespace extends Disposable {
 export function openNetworkNamespace(path: string): NetworkNamespace {
   const target = open(path)
   return {
+    inode: fstatSync(target.number).ino,
     ownerUid: readOwner(target),
     listen: (addressBytes, port, backlog, expectedCookie) =>
       inside(target, () => listen(addressBytes, port, backlog, expectedCookie)),
     [Symbol.dispose]: () => target.close(),
   }
+}
+
+/** Tells the inode of the network namespace of a process; `undefined` when it has gone, or may not be inspected. */
+export function findNetworkNamespaceId(pid: number): number | undefined {
+  try {
+    return Number(/^net:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/ns/net`))?.[1])
+  } catch {
+    return undefined
+  }
+}
+
+/** Lists the processes that /proc shows. */
+export function listProcesses(): number[] {
+  return readdirSync('/proc').map(Number).filter(Number.isInteger)
 }
 
 function open(path: string): Fd {

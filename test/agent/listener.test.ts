@@ -27,6 +27,7 @@ function listener(t: TestContext) {
         if (setting.errno !== undefined)
           throw new AgentError('LISTEN_FAILED', 'IO error: Failed to bind', { errno: setting.errno })
       },
+      adopt: () => ({ [Symbol.dispose]() {} }),
       descriptor: () => 3,
       openConnections: () => 0,
       close: async () => lose(),

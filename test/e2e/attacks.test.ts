@@ -44,22 +44,9 @@ describe('nobody is taken for another', { skip, timeout: 180_000 * SLOWNESS }, (
   })
   after(() => machine[Symbol.asyncDispose]())
 
-  const connectionLog = () => machine.read('log', 'ProxyAgent.Connection.log')
-
   /** What `who` asked and the host saw. */
   const arrived = async (who: string) =>
     (await machine.host.readRequests()).filter(({ target }) => target.includes(`who=${who}`)).length
-
-  /** Whatever the log says about the request of `who`, once it says `what`. */
-  const toldOf = async (who: string, what: RegExp): Promise<string> => {
-    const lines = () => {
-      const all = connectionLog().split('\n')
-      const id = / (\d+\[\d+\]) - Got request .*/.exec(all.find((line) => line.includes(`who=${who}`)) ?? '')?.[1]
-      return id === undefined ? '' : all.filter((line) => line.includes(` ${id} - `)).join('\n')
-    }
-    await waitFor(() => what.test(lines()), `the log to say ${what} of ${who}`, lines)
-    return lines()
-  }
 
   test('curl itself is served, to a user and to root', async () => {
     for (const as of [NOBODY, {}]) assert.equal((await machine.curl(INSTANCE, as)).status, 200)
@@ -73,7 +60,7 @@ describe('nobody is taken for another', { skip, timeout: 180_000 * SLOWNESS }, (
       machine.agent.kill('SIGCONT')
       attacker.proceed()
       assert.deepEqual(await attacker.next(), { status: 403 })
-      await toldOf('exec', /The executable is unknown: the process runs another program than when it connected/)
+      await machine.toldOf('exec', /The executable is unknown: the process runs another program than when it connected/)
       assert.equal(await arrived('exec'), 0)
     } finally {
       machine.agent.kill('SIGCONT')
@@ -94,7 +81,7 @@ describe('nobody is taken for another', { skip, timeout: 180_000 * SLOWNESS }, (
       machine.agent.kill('SIGCONT')
       attacker.proceed()
       assert.deepEqual(await attacker.next(), { status: 403 })
-      await toldOf('pid', /The executable is unknown: the process id belongs to another process by now/)
+      await machine.toldOf('pid', /The executable is unknown: the process id belongs to another process by now/)
       assert.equal(readFileSync(`/proc/${child}/comm`, 'latin1'), 'curl\n')
       assert.equal(await arrived('pid'), 0)
       heir.kill()
@@ -134,7 +121,7 @@ describe('nobody is taken for another', { skip, timeout: 180_000 * SLOWNESS }, (
       const attacker = startAttack(machine.lab, 'passed_descriptor.py', ['attack', name], NOBODY)
       assert.deepEqual(await victim.next(), { status: 403, uid: 0 })
       attacker.kill()
-      assert.match(await toldOf('passed', /Use claims/), /"userId":1000,/)
+      assert.match(await machine.toldOf('passed', /Use claims/), /"userId":1000,/)
       assert.equal(await arrived('passed'), 0)
     } finally {
       victim.kill()
@@ -185,7 +172,7 @@ describe('nobody is taken for another', { skip, timeout: 180_000 * SLOWNESS }, (
     const args = ['--user', '--map-root-user', '--mount', '/bin/sh', '-c', script, source]
     const { stdout, stderr } = await machine.lab.run('unshare', args, NOBODY)
     assert.deepEqual(JSON.parse(stdout || `{"stderr":${JSON.stringify(stderr)}}`), { exe: CURL, status: 403 })
-    assert.match(await toldOf('proc', /Use claims/), new RegExp(`"processFullPath":"${realpathSync(PYTHON)}"`))
+    assert.match(await machine.toldOf('proc', /Use claims/), new RegExp(`"processFullPath":"${realpathSync(PYTHON)}"`))
     assert.equal(await arrived('proc'), 0)
   })
 
@@ -233,7 +220,7 @@ describe('nobody is taken for another', { skip, timeout: 180_000 * SLOWNESS }, (
       const { refused, connected, status, pid } = await runAttack(machine.lab, 'ring.py', [way], NOBODY)
       if (refused !== undefined) return t.skip(`this kernel does not allow io_uring: ${refused}`)
       assert.deepEqual({ connected, status }, { connected: 0, status: 403 })
-      const told = await toldOf(`ring-${way}`, /Use claims/)
+      const told = await machine.toldOf(`ring-${way}`, /Use claims/)
       const claims = `"userId":1000,.*"processId":${pid},.*"processFullPath":"${realpathSync(PYTHON)}"`
       assert.match(told, new RegExp(claims))
       assert.equal(await arrived('ring'), 0)

@@ -183,6 +183,20 @@ export class Machine implements AsyncDisposable {
     return existsSync(file) ? readFileSync(file, 'utf8') : ''
   }
 
+  /**
+   * Waits until the connection log says `what` of the request with `who=…` in its target.
+   * @returns all that it says of that request
+   */
+  async toldOf(who: string, what: RegExp): Promise<string> {
+    const lines = () => {
+      const all = this.read('log', 'ProxyAgent.Connection.log').split('\n')
+      const id = / (\d+\[\d+\]) - Got request .*/.exec(all.find((line) => line.includes(`who=${who}`)) ?? '')?.[1]
+      return id === undefined ? '' : all.filter((line) => line.includes(` ${id} - `)).join('\n')
+    }
+    await waitFor(() => what.test(lines()), `the log to say ${what} of ${who}`, lines)
+    return lines()
+  }
+
   /** Every key and signature of this machine so far, and every text that the agent wrote. */
   async findSecrets(): Promise<{ secrets: string[]; texts: string[] }> {
     // A host that was not started, or has gone, recorded nothing.

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { after, before, describe, test } from 'node:test'
 import { type Agent, connect, startAgent, startHost } from './agent.ts'
 import { createLab, isKernelSince, type Lab, reasonToSkip, SLOWNESS } from './lab.ts'
@@ -8,7 +9,7 @@ const IMDS = '169.254.169.254:80'
 const POLICY = [{ address: '169.254.169.254', port: 80 }]
 const TIMEOUT_MS = 60_000 * SLOWNESS
 
-/** Ends the test run with a number where the agent is a stand-in. */
+/** Reads what the programs counted. */
 const counterOf = async (agent: Agent, name: string) =>
   Number((await agent.ask<Record<string, string>>({ do: 'counters' }))[name])
 
@@ -83,6 +84,7 @@ describe('other network namespaces that are served', {
     thief.stdout.on('data', (text) => {
       stolen += text
     })
+    await once(thief.stdout, 'data')
     const agent = await startAgent(lab, [], [], { containers: 'serve', serveAfterMs: SERVE_AFTER_MS })
     await agent.ask({ do: 'policy', entries: POLICY })
     assert.equal((await connect(lab, IMDS, [], { netns })).answer, undefined)

@@ -358,9 +358,9 @@ describe('versions and connections', () => {
     const proxy = await start(t)
     const peers: string[] = []
     const attribute = proxy.stages.attribute
-    proxy.stages.attribute = (peer, socket) => {
+    proxy.stages.attribute = (peer, socket, netns) => {
       peers.push(peer.address)
-      return attribute(peer, socket)
+      return attribute(peer, socket, netns)
     }
     const reset = `for (let i = 0; i < 20; i++) {
       const socket = require('node:net').connect(${proxy.port}, '127.0.0.1', () => socket.resetAndDestroy())
@@ -375,9 +375,9 @@ describe('versions and connections', () => {
     const proxy = await start(t)
     const peers: { address: string; port: number }[] = []
     const attribute = proxy.stages.attribute
-    proxy.stages.attribute = (peer, socket) => {
+    proxy.stages.attribute = (peer, socket, netns) => {
       peers.push({ ...peer })
-      return attribute(peer, socket)
+      return attribute(peer, socket, netns)
     }
     const client = proxy.connect({ localAddress: '127.0.0.2' })
     while (peers.length === 0) await delay(5)
@@ -391,8 +391,8 @@ describe('versions and connections', () => {
     const proxy = await start(t)
     const { promise, resolve } = Promise.withResolvers<never>()
     const attribute = proxy.stages.attribute
-    proxy.stages.attribute = (peer, socket) => {
-      const attribution = attribute(peer, socket)
+    proxy.stages.attribute = (peer, socket, netns) => {
+      const attribution = attribute(peer, socket, netns)
       return attribution && { ...attribution, caller: promise.then(() => attribution.caller) }
     }
     const client = proxy.connect()

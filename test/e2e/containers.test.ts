@@ -1,0 +1,239 @@
+/** Network namespaces of containers, with the executable: served, refused, coming and going. */
+
+import assert from 'node:assert/strict'
+import { readdirSync, readlinkSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { isKernelSince, reasonToSkip, SLOWNESS } from '../kernel/lab.ts'
+import { createMachine, type Machine, waitFor } from './machine.ts'
+
+const skip =
+  reasonToSkip() ?? (!isKernelSince(5, 14) && 'this kernel does not tell the cookie of a namespace, and denies')
+const TIMEOUT_MS = 120_000 * SLOWNESS
+
+const PYTHON = '/usr/bin/python3'
+const NEWBORN = join(import.meta.dirname, 'newborn.py')
+
+const INSTANCE = '/metadata/instance?api-version=2021-02-01&who='
+
+/** Arguments of curl for a request to IMDS that can be told from others. */
+const ask = (who: string) => ['-H', 'Metadata: true', `http://169.254.169.254${INSTANCE}${who}`]
+
+interface Status {
+  readonly containers: { readonly served: number; readonly refused: Readonly<Record<string, number>> }
+  readonly redirection: { readonly counters: Readonly<Record<string, number>> }
+}
+
+async function status(machine: Machine): Promise<Status> {
+  const args = ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/status']
+  return JSON.parse((await machine.lab.run('curl', args)).stdout) as Status
+}
+
+const counter = async (machine: Machine, name: string) => (await status(machine)).redirection.counters[name]
+const served = async (machine: Machine) => (await status(machine)).containers.served
+const openDescriptors = (machine: Machine) => readdirSync(`/proc/${machine.agent.pid}/fd`).length
+
+const waitUntilNoneIsServed = (machine: Machine) =>
+  waitFor(async () => (await served(machine)) === 0, 'the listeners to be closed', undefined, 30_000 * SLOWNESS)
+
+interface Newborn {
+  readonly status?: number
+  readonly error?: string
+  readonly connectMs: number
+  readonly connectedMs: number
+  readonly answeredMs: number
+}
+
+async function bear(machine: Machine, count: number, atOnce: number): Promise<Newborn[]> {
+  const options = { timeoutMs: 60_000 * SLOWNESS }
+  const { stdout, stderr } = await machine.lab.run(PYTHON, [NEWBORN, String(count), String(atOnce)], options)
+  assert.equal(stderr, '')
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Newborn)
+}
+
+/** For the report: what a figure was in the middle, and at worst. */
+const middleAndWorst = (values: readonly number[]) => {
+  const sorted = [...values].sort((a, b) => a - b)
+  return `${sorted[Math.floor(sorted.length / 2)]} ms, at most ${sorted.at(-1)} ms`
+}
+
+describe('containers: serve', { skip, timeout: TIMEOUT_MS }, () => {
+  let machine: Machine
+
+  before(async () => {
+    machine = await createMachine()
+  })
+  after(() => machine?.[Symbol.asyncDispose]())
+
+  test('a namespace that nobody has connected from has no listener', async () => {
+    machine.lab.addNamespace()
+    assert.equal(await served(machine), 0)
+  })
+
+  test('the first connect is served, signed, and attributed to who made it', async () => {
+    const netns = machine.lab.addNamespace()
+    const { result, requests } = await machine.requestsDuring(() =>
+      machine.curl(ask('first'), { netns, uid: 1000, gid: 1000 }),
+    )
+    assert.equal(result.status, 200)
+    assert.deepEqual(
+      requests.map(({ target }) => target),
+      [`${INSTANCE}first`],
+    )
+    const claims = await machine.toldOf('first', /Use claims/)
+    assert.match(claims, /"userId":1000,.*"processFullPath":"\/usr\/bin\/curl"/)
+  })
+
+  test('namespaces that use the same source port at the same time keep their callers apart', async () => {
+    const uids = [1001, 1002, 1003, 1004, 1005]
+    const answers = await Promise.all(
+      uids.map((uid) => {
+        const netns = machine.lab.addNamespace()
+        const from = ['--interface', '127.0.0.1', '--local-port', '45000']
+        return machine.curl([...from, ...ask(`same-port-${uid}`)], { netns, uid, gid: uid })
+      }),
+    )
+    assert.deepEqual(
+      answers.map((answer) => answer.status),
+      uids.map(() => 200),
+    )
+    for (const uid of uids) {
+      assert.match(await machine.toldOf(`same-port-${uid}`, /Use claims/), new RegExp(`"userId":${uid},`))
+    }
+  })
+
+  test('the agent stays in its own namespace, with all threads', () => {
+    const own = statSync(`/run/netns/${machine.lab.netns}`).ino
+    const folder = `/proc/${machine.agent.pid}/task`
+    const links = new Set(readdirSync(folder).map((thread) => readlinkSync(`${folder}/${thread}/ns/net`)))
+    assert.deepEqual([...links], [`net:[${own}]`])
+  })
+
+  test('listeners are closed soon after the last process has left', () => waitUntilNoneIsServed(machine))
+
+  test('who connects the moment that his namespace is born is served', async (t) => {
+    const newborn = await bear(machine, 20, 1)
+    assert.deepEqual(
+      newborn.map((each) => each.status ?? each.error),
+      newborn.map(() => 200),
+    )
+    t.diagnostic(`connect called after ${middleAndWorst(newborn.map((each) => each.connectMs))} of life`)
+    t.diagnostic(`connected after ${middleAndWorst(newborn.map((each) => each.connectedMs))}`)
+    t.diagnostic(`answered after ${middleAndWorst(newborn.map((each) => each.answeredMs))}`)
+  })
+
+  test('hundreds that come and go leave nothing behind', async (t) => {
+    await waitUntilNoneIsServed(machine)
+    const before = openDescriptors(machine)
+    const startedAtMs = performance.now()
+    const newborn = await bear(machine, 300, 16)
+    const tookMs = performance.now() - startedAtMs
+    const failed = newborn.filter((each) => each.status !== 200)
+    assert.deepEqual([newborn.length, failed], [300, []])
+    const atMost = await served(machine)
+    await waitUntilNoneIsServed(machine)
+    const { redirection, containers } = await status(machine)
+    await waitFor(
+      () => openDescriptors(machine) <= before,
+      'descriptors to be closed',
+      () => `${before} before, ${openDescriptors(machine)} now`,
+    )
+    assert.match(await metrics(machine), /^azure_proxy_agent_connection_records 0$/m)
+    assert.deepEqual(new Set(Object.values(containers.refused)), new Set([0]))
+    t.diagnostic(`300 namespaces in ${Math.round(tookMs)} ms, ${atMost} served when the last had come`)
+    t.diagnostic(`connected after ${middleAndWorst(newborn.map((each) => each.connectedMs))} of life`)
+    t.diagnostic(`held ${redirection.counters.held} of ${redirection.counters.redirected} connects`)
+  })
+
+  test('where the port is taken connects fail, which is told; when it is free they are served', async () => {
+    const netns = machine.lab.addNamespace()
+    const script = `import socket
+s = socket.socket()
+s.bind(("127.0.0.1", 3080))
+s.listen()
+print("ready", flush=True)
+s.accept()
+print("stolen", flush=True)
+input()`
+    const thief = machine.lab.spawn(PYTHON, ['-c', script], { netns })
+    let said = ''
+    thief.stdout.on('data', (text) => {
+      said += text
+    })
+    await waitFor(() => said !== '', 'the port to be taken')
+    assert.equal((await machine.curl(ask('taken'), { netns })).status, 0)
+    assert.match(
+      (await machine.curl(ask('taken'), { netns })).error,
+      /Failed to connect|Couldn't connect|not permitted/,
+    )
+    assert.match(
+      machine.read('log', 'ProxyAgent.log'),
+      /Connects from network namespace \d+ are refused .*port 3080 is taken there/,
+    )
+    assert.equal(said, 'ready\n')
+    assert.ok((await status(machine)).containers.refused.port_taken)
+    thief.kill('SIGKILL')
+    await waitFor(async () => (await machine.curl(ask('taken'), { netns })).status === 200, 'a listener there')
+  })
+
+  test('where loopback is down connects fail, which is told; when it is up they are served', async () => {
+    const netns = machine.lab.addNamespace()
+    const link = (state: string) => machine.lab.run('ip', ['-n', netns, 'link', 'set', 'lo', state])
+    await link('down')
+    // Who is gone by the time the agent looks cannot be found.
+    const script = `import socket, time
+try:
+    socket.create_connection(("169.254.169.254", 80), 5)
+except OSError as error:
+    print(error)
+    time.sleep(1)`
+    const { stdout } = await machine.lab.run(PYTHON, ['-c', script], { netns })
+    assert.notEqual(stdout, '')
+    await waitFor(
+      () => machine.read('log', 'ProxyAgent.log').includes('its loopback interface is down'),
+      'that to be told',
+    )
+    await link('up')
+    await waitFor(async () => (await machine.curl(ask('down'), { netns })).status === 200, 'a listener there')
+  })
+
+  test('an agent that died leaves connects to fail or to go their own way, and the next one serves', async () => {
+    const netns = machine.lab.addNamespace()
+    assert.equal((await machine.curl(ask('before'), { netns })).status, 200)
+    machine.agent.kill('SIGKILL')
+    await machine.agent.ended
+    assert.equal((await machine.curl(ask('between'), { netns })).status, 0)
+    machine.startAgent()
+    await machine.waitUntilProvisioned()
+    assert.equal((await machine.curl(ask('after'), { netns })).status, 200)
+  })
+})
+
+async function metrics(machine: Machine): Promise<string> {
+  return (await machine.lab.run('curl', ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/metrics']))
+    .stdout
+}
+
+describe('containers: direct', { skip, timeout: TIMEOUT_MS }, () => {
+  test('leaves connects alone', async () => {
+    await using machine = await createMachine({ config: { containers: 'direct' } })
+    const netns = machine.lab.addNamespace()
+    // The address is there, and nobody listens.
+    assert.match((await machine.curl(ask('direct'), { netns })).error, /refused|Couldn't connect|Failed to connect/)
+    assert.deepEqual([await counter(machine, 'notServed'), await counter(machine, 'denied')], [1, 0])
+    assert.equal((await machine.curl(ask('own'))).status, 200)
+  })
+})
+
+describe('containers: deny', { skip, timeout: TIMEOUT_MS }, () => {
+  test('makes connects fail', async () => {
+    await using machine = await createMachine({ config: { containers: 'deny' } })
+    const netns = machine.lab.addNamespace()
+    assert.equal((await machine.curl(ask('deny'), { netns })).status, 0)
+    assert.equal(await counter(machine, 'denied'), 1)
+    assert.equal((await machine.curl(ask('own'))).status, 200)
+  })
+})
