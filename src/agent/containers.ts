@@ -91,6 +91,8 @@ interface Served {
   readonly netns: bigint
   readonly inode: number
   readonly ownerUid: number
+  /** Descriptor of the listener; closed by the next. */
+  readonly fd: number
   readonly listener: Disposable
   /** One of those who live there, as far as known. */
   pid: number
@@ -116,15 +118,19 @@ export function createContainers(options: ContainersOptions): Containers {
       using undo = new DisposableStack()
       const fd = namespace.listen(ipv4Bytes(LISTENER.address), LISTENER.port, BACKLOG, ask.netnsCookie)
       const listener = undo.use(proxy.adopt(fd.number, ask.netnsCookie))
-      kernel.setServed(ask.netnsCookie, true)
+      const each = { netns: ask.netnsCookie, inode: namespace.inode, ownerUid: namespace.ownerUid, fd: fd.number }
+      serve(kernel, each)
       undo.move()
-      const { inode, ownerUid } = namespace
-      served.set(ask.netnsCookie, { netns: ask.netnsCookie, inode, ownerUid, listener, pid: ask.pid })
+      served.set(ask.netnsCookie, { ...each, listener, pid: ask.pid })
       kernel.withdraw(ask.netnsCookie)
-      log.debug(`Serving network namespace ${inode} of user id ${ownerUid}, for pid ${ask.pid}`)
+      log.debug(`Serving network namespace ${each.inode} of user id ${each.ownerUid}, for pid ${ask.pid}`)
     } catch (error) {
       refuse(kernel, ask, error)
     }
+  }
+  const serve = (kernel: Redirector, { netns, fd }: Pick<Served, 'netns' | 'fd'>) => {
+    kernel.admitListener(fd)
+    kernel.setServed(netns, true)
   }
   const checkLimits = (ownerUid: number) => {
     const others = [...served.values()].filter((each) => each.ownerUid !== 0)
@@ -209,7 +215,7 @@ export function createContainers(options: ContainersOptions): Containers {
       bell = undefined
       if (next === undefined) return
       tryTo(() => {
-        for (const netns of served.keys()) next.setServed(netns, true)
+        for (const each of served.values()) serve(next, each)
         bell = next.watchAsks(() => tryTo(answerAsks))
         answerAsks()
       })
