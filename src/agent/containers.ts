@@ -247,15 +247,14 @@ function findInhabitants(env: ContainersEnv): Map<number, number> {
 function classify(error: unknown): Refusal {
   if (!(error instanceof AgentError)) return 'error'
   if (error.code === 'TOO_MANY_NETNS') return 'limit'
+  if (error.code === 'NETNS_LOOPBACK_DOWN') return 'loopback_down'
   if (error.code === 'NETNS_NOT_OPENED' || error.code === 'NETNS_IS_ANOTHER') return 'not_found'
-  if (error.code !== 'NETNS_LISTEN_FAILED') return 'error'
-  if (error.facts.errno === 'EADDRINUSE') return 'port_taken'
-  return error.facts.errno === 'EADDRNOTAVAIL' ? 'loopback_down' : 'error'
+  return error.code === 'NETNS_LISTEN_FAILED' && error.facts.errno === 'EADDRINUSE' ? 'port_taken' : 'error'
 }
 
 const REFUSED: Readonly<Record<Exclude<Refusal, 'not_found'>, (error: unknown) => string>> = {
   limit: () => 'as many are served as may be, of this user or of all',
   port_taken: () => `port ${LISTENER.port} is taken there`,
-  loopback_down: () => `${LISTENER.address} is not there, its loopback interface is down`,
+  loopback_down: () => 'its loopback interface is down',
   error: describeError,
 }

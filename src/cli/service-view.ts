@@ -30,6 +30,7 @@ export function formatServiceStatus(status: ServiceStatus): string {
     row('redirection', describeRedirection(redirection)),
     row('requests', requests.join(', ')),
     row('connections', `${process.openConnections} open, ${counters.redirected ?? 0} redirected so far`),
+    row('containers', describeContainers(status.containers)),
     ...(status.lostLogEntries === 0 ? [] : [row('lost', `${status.lostLogEntries} log entries`)]),
     ...redirection.lacking.map((lack) => row('lacking', lack)),
     row('denials', lastDenials.length === 0 ? 'none' : `the last ${Math.min(SHOWN_DENIALS, lastDenials.length)}`),
@@ -40,6 +41,12 @@ export function formatServiceStatus(status: ServiceStatus): string {
 function describeRedirection({ policy, failsClosed }: ServiceStatus['redirection']): string {
   const what = policy.length === 0 ? 'nothing is redirected' : policy.join(', ')
   return failsClosed ? `${what}; fails closed` : what
+}
+
+function describeContainers({ served, refused }: ServiceStatus['containers']): string {
+  const reasons = Object.entries(refused).filter(([, count]) => count > 0)
+  const text = reasons.map(([reason, count]) => `${count} ${reason.replace('_', ' ')}`).join(', ')
+  return `${served} network namespaces served${text && `; refused: ${text}`}`
 }
 
 const RULES = [

@@ -17,10 +17,14 @@ import { allocate, sysBind, sysIoctl, sysListen, sysSetns, sysSetsockopt, sysSoc
 import { inetAddress, readNetnsCookie, SOCK_CLOEXEC } from './socket.ts'
 import { SyscallError } from './syscall-error.ts'
 
-/** Source: linux/sched.h, linux/nsfs.h, asm-generic/socket.h. */
+/** Source: linux/sched.h, linux/nsfs.h, linux/sockios.h, net/if.h, asm-generic/socket.h. */
 const CLONE_NEWNET = 0x4000_0000
 const NS_GET_USERNS = 0xb701
 const NS_GET_OWNER_UID = 0xb704
+const SIOCGIFFLAGS = 0x8913
+const IFF_UP = 1
+const IFNAMSIZ = 16
+const IFREQ_BYTES = 40
 const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const AF_INET = 2
@@ -33,11 +37,11 @@ export interface NetworkNamespace extends Disposable {
   /** Who made the user namespace that it belongs to; 0 for those of the initial one. */
   readonly ownerUid: number
   /**
-   * Makes a socket there that listens.
+   * Makes a socket there that listens on a loopback address.
    * @param addressBytes 4 bytes in network order
    * @param port host byte order
    * @param expectedCookie of the namespace that is meant; before anything is bound it is compared
-   * @throws SyscallError code NETNS_NOT_ENTERED or NETNS_LISTEN_FAILED; AgentError code NETNS_IS_ANOTHER
+   * @throws SyscallError code NETNS_NOT_ENTERED or NETNS_LISTEN_FAILED; AgentError code NETNS_IS_ANOTHER or NETNS_LOOPBACK_DOWN
    */
   listen(addressBytes: ArrayLike<number>, port: number, backlog: number, expectedCookie: bigint): Fd
 }
@@ -114,6 +118,8 @@ function listen(addressBytes: ArrayLike<number>, port: number, backlog: number, 
   if (readNetnsCookie(socket.number) !== expectedCookie) {
     throw new AgentError('NETNS_IS_ANOTHER', 'Cannot listen: the process is in another network namespace by now')
   }
+  if (!isLoopbackUp(socket))
+    throw new AgentError('NETNS_LOOPBACK_DOWN', 'Cannot listen: the loopback interface is down')
   // As Node does: a connection that lingers from an earlier listener must not keep the port.
   const yes = allocate(4)
   yes.writeUInt32LE(1)
@@ -122,6 +128,14 @@ function listen(addressBytes: ArrayLike<number>, port: number, backlog: number, 
   check('listen', sysListen(socket.number, backlog))
   undo.move()
   return socket
+}
+
+/** On an interface that is down one can listen as long as its address is there, but nothing arrives. Source: netdevice(7). */
+function isLoopbackUp(socket: Fd): boolean {
+  const request = allocate(IFREQ_BYTES)
+  request.write('lo')
+  check('ioctl(SIOCGIFFLAGS)', sysIoctl(socket.number, SIOCGIFFLAGS, request))
+  return (request.readUInt16LE(IFNAMSIZ) & IFF_UP) !== 0
 }
 
 function check(command: string, result: number): number {

@@ -191,7 +191,7 @@ except OSError as error:
     print(error)
     time.sleep(1)`
     const { stdout } = await machine.lab.run(PYTHON, ['-c', script], { netns })
-    assert.notEqual(stdout, '')
+    assert.notEqual(stdout, '', 'connected where loopback is down')
     await waitFor(
       () => machine.read('log', 'ProxyAgent.log').includes('its loopback interface is down'),
       'that to be told',
