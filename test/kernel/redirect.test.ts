@@ -55,6 +55,7 @@ describe('redirector in the kernel', { skip, timeout: 60_000 * SLOWNESS }, () =>
       sockopsNetns: true,
       ownIdentity: 'run',
       pidView: 'initial',
+      otherNetns: 'direct',
       failClosed: false,
       adopted: 'nothing',
       lacking: [],
