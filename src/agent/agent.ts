@@ -38,12 +38,13 @@ import { destroyTcpSocket } from '../sys/destroy-socket.ts'
 import { findNetworkNamespaceId, listProcesses, openNetworkNamespace } from '../sys/network-namespace.ts'
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
-import { forbidCoreDumps } from '../sys/process.ts'
+import { forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
 import { findOwnNetnsCookie } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
 import { type ContainersEnv, createContainers } from './containers.ts'
+import { findConnectionLimits } from './connection-limits.ts'
 import { findObjection, keepControlSocket } from './control-socket.ts'
 import { limitCpu } from './cpu-quota.ts'
 import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
@@ -187,13 +188,16 @@ export function startAgent(config: Config, version: string): Agent {
     findObjection,
   )
 
+  const limits = findConnectionLimits(config, readOpenFilesLimit())
+  if (limits.notice !== undefined) telling.log.warn(limits.notice)
+
   const run = async () => {
     // First: an agent before this one may have left a redirection that catches our own connections, and others' before
     // their records can be taken.
     const redirecting = redirection.run(stopping.signal)
     const listening = keepListening(
       {
-        create: () => createProxyServer(stages, () => performance.now()),
+        create: () => createProxyServer(stages, () => performance.now(), limits.options),
         describeHolder: describePortHolder,
         clock,
         events: {

@@ -33,6 +33,10 @@ export interface Config {
   readonly maxEventFileCount: number
   /** Between two rounds of telemetry. */
   readonly telemetryIntervalMs: number
+  /** Connections of clients at one time. */
+  readonly maxConnections: number
+  /** Of these, those of one user; root has no such limit. */
+  readonly maxConnectionsPerUser: number
   readonly fileLogLevel: Level
   /** Least severe level that becomes telemetry; `undefined`: none does. */
   readonly eventLogLevel: Level | undefined
@@ -67,6 +71,8 @@ export const KEYS: Readonly<Record<string, { kind: Kind; isRequired?: boolean }>
   monitorIntervalInSeconds: { kind: 'unsigned' },
   maxEventFileCount: { kind: 'unsigned' },
   telemetryIntervalInSeconds: { kind: 'unsigned' },
+  maxConnections: { kind: 'unsigned' },
+  maxConnectionsPerUser: { kind: 'unsigned' },
   statusFolder: { kind: 'string' },
   controlSocket: { kind: 'string' },
   fileLogLevel: { kind: 'string' },
@@ -98,6 +104,9 @@ const MAX_SOCKET_PATH_BYTES = 103
 
 const MAX_INTERVAL_SECONDS = 3600
 
+/** Less would stop the agents of the machine itself; more ports than this no loopback address has. */
+const CONNECTIONS = { least: 64, most: 65_536 } as const
+
 /**
  * Reads the text of a configuration file.
  * @param path named in every message and kept as `Config.path`.
@@ -118,13 +127,15 @@ export function parseConfig(
   checkMembers(document, values, notices, refuse)
 
   const folder = (key: string) => expandFolder(key, values[key] as string, document, environment, refuse)
-  const seconds = (key: string, fallback: number) => {
+  const within = (key: string, fallback: number, least: number, most: number) => {
     const value = (values[key] as number | null | undefined) ?? fallback
-    const used = Math.min(MAX_INTERVAL_SECONDS, Math.max(1, value))
+    const used = Math.min(most, Math.max(least, value))
     if (used !== value)
-      notices.push(`Config key '${key}' is ${value}, which is out of 1 to ${MAX_INTERVAL_SECONDS}: using ${used}`)
-    return used * 1000
+      notices.push(`Config key '${key}' is ${value}, which is out of ${least} to ${most}: using ${used}`)
+    return used
   }
+  const seconds = (key: string, fallback: number) => 1000 * within(key, fallback, 1, MAX_INTERVAL_SECONDS)
+  const connections = (key: string, fallback: number) => within(key, fallback, CONNECTIONS.least, CONNECTIONS.most)
   const level = <T>(key: string, fallback: T): Level | T => {
     const value = values[key] as string | null | undefined
     if (value === undefined || value === null) return fallback
@@ -155,6 +166,8 @@ export function parseConfig(
     pollIntervalMs: seconds('pollKeyStatusIntervalInSeconds', 15),
     maxEventFileCount: (values.maxEventFileCount as number | null | undefined) ?? 30,
     telemetryIntervalMs: seconds('telemetryIntervalInSeconds', 60),
+    maxConnections: connections('maxConnections', 16_384),
+    maxConnectionsPerUser: connections('maxConnectionsPerUser', 1024),
     fileLogLevel: level('fileLogLevel', 'Info'),
     eventLogLevel: level('fileLogLevelForEvents', undefined),
     systemLogLevel,

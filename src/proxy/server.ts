@@ -46,13 +46,13 @@ export interface ProxyServerOptions extends ConnectionLimits {
 }
 
 /**
- * A connection whose head is not complete holds up to `maxHeadBytes` for `headTimeoutMs`: 32 MiB for one user, 256 MiB
+ * A connection whose head is not complete holds up to `maxHeadBytes` for `headTimeoutMs`: 32 MiB for one user, 512 MiB
  * for as many users as it takes to use all connections up.
  */
 export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
-  maxConnections: 8192,
+  maxConnections: 16_384,
   maxConnectionsPerUser: 1024,
-  reservedConnections: 512,
+  reservedConnections: 1024,
   maxHeadBytes: 32 * 1024,
   maxHeaders: 100,
   headTimeoutMs: 10_000,

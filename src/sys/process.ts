@@ -1,6 +1,6 @@
 /** What the agent arranges about its own process, and the namespaces it lives in. */
 
-import { statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { errnoName } from './errno.ts'
 import { allocate, sysPrctl, sysSetrlimit } from './libc.ts'
 import { SyscallError } from './syscall-error.ts'
@@ -41,6 +41,16 @@ export function forbidCoreDumps(): void {
  */
 export function liftMemlockLimit(): boolean {
   return setLimit(RLIMIT_MEMLOCK, UNLIMITED) === 0
+}
+
+/**
+ * Reads how many files this process may have open. The runtime has raised the limit as far as it may by itself.
+ * @returns a whole number; infinity when there is no limit
+ * Source: proc_pid_limits(5).
+ */
+export function readOpenFilesLimit(): number {
+  const [, soft = ''] = /^Max open files\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
+  return soft === 'unlimited' ? Number.POSITIVE_INFINITY : Number(soft)
 }
 
 /**

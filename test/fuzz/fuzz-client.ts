@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { answerFault, type HostTalk, makeTalk } from './host-talk.ts'
 import { createRandom } from './random.ts'
 import { type FuzzAnswer, type Reading, readAnswers } from './read-answers.ts'
-import { bytesOf, type Input, makeInput, makeSoundBatch, markOf, PLACES } from './requests.ts'
+import { bytesOf, type Input, makeInput, makeSoundBatch, markOf, PLACES, type Place } from './requests.ts'
 
 /**
  * What is written: `requests` are sound and unsound ones, `sound` are sound ones alone, `answers` are sound requests that
@@ -89,13 +89,21 @@ type Count = (outcome: string) => void
 type Trial = (job: Job, index: number, count: Count) => Promise<Omit<Finding, 'index'> | undefined>
 
 const TRIALS: Readonly<Record<JobKind, Trial>> = {
-  requests: (job, index, count) => tryInput(makeInput(createRandom(job.seed, index), markOf(job.who, index)), count),
+  requests(job, index, count) {
+    const input = makeInput(createRandom(job.seed, index), markOf(job.who, index))
+    return tryInput({ ...input, methods: input.methods && expectedMethods(job, input.place, input.methods) }, count)
+  },
   sound(job, index, count) {
     const { place, requests } = makeSoundBatch(createRandom(job.seed, index), markOf(job.who, index))
-    const pieces = [bytesOf(requests)]
-    return tryInput({ place, pieces, methods: requests.map(({ method }) => method) }, count)
+    const methods = requests.map(({ method }) => method)
+    return tryInput({ place, pieces: [bytesOf(requests)], methods: expectedMethods(job, place, methods) }, count)
   },
   answers: (job, index, count) => tryTalks(makeTalk(createRandom(job.seed, index), markOf(job.who, index)), count),
+}
+
+/** The first refusal is the last answer of its connection. */
+function expectedMethods({ who }: Job, place: Place, methods: readonly string[]): readonly string[] {
+  return who === 'root' || place === 'imds' ? methods : methods.slice(0, 1)
 }
 
 /** A connection, and all that came from it. */

@@ -14,7 +14,7 @@ import { createMachine, type Machine } from '../e2e/machine.ts'
 import { SLOWNESS } from '../kernel/lab.ts'
 import { compareRecords, recordFault } from './check-records.ts'
 import type { ClientLine, Finding, Job, JobKind, Summary } from './fuzz-client.ts'
-import { PLACES } from './requests.ts'
+import { PLACES, type Place } from './requests.ts'
 
 export interface FuzzOptions {
   readonly seed: number
@@ -60,7 +60,7 @@ export async function fuzzAnswers(options: FuzzOptions): Promise<FuzzReport> {
     hostArguments: ['--enforce', '--imds', '127.0.0.1:3082'],
     config: { fileLogLevel: 'Info' },
   })
-  await startToldHost(machine)
+  await startToldHost(machine, 'imds')
   return await watch(machine, 'answers', options)
 }
 
@@ -103,15 +103,13 @@ export async function compareRequests(seed: number, count: number): Promise<Fuzz
 
 const CONNECTIONS_A_PART = 700
 
-/** Starts the host that answers as it is told in the place of the metadata service. */
-export async function startToldHost(machine: Machine): Promise<void> {
+/** Starts the host that answers as it is told in the place of services that the simulated host was told to leave. */
+export async function startToldHost(machine: Machine, ...places: Place[]): Promise<void> {
   const script = join(import.meta.dirname, 'told-host.ts')
-  const { host, port } = PLACES.imds
-  const child = machine.lab.spawn(
-    process.execPath,
-    ['--disable-warning=ExperimentalWarning', script, `${host}:${port}`],
-    { inCgroup: false },
-  )
+  const addresses = places.map((place) => `${PLACES[place].host}:${PLACES[place].port}`)
+  const child = machine.lab.spawn(process.execPath, ['--disable-warning=ExperimentalWarning', script, ...addresses], {
+    inCgroup: false,
+  })
   child.stderr.pipe(process.stderr)
   await once(child.stdout, 'data')
 }

@@ -1,8 +1,9 @@
 /**
- * A host that answers each request as its `x-answer` header tells it: `node told-host.ts ADDRESS:PORT`, in a namespace that
- * has the address. It prints `ready`. So whoever asks knows what was answered, down to the byte, and nothing is shared.
+ * A host that answers each request as its `x-answer` header tells it: `node told-host.ts ADDRESS:PORT …`, in a namespace that
+ * has the addresses. It prints `ready`. So whoever asks knows what was answered, down to the byte, and nothing is shared.
  */
 
+import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
@@ -22,6 +23,8 @@ export type HostStep =
   | { readonly write: string; readonly times?: number }
   /** Answer 200 and tell the request as JSON, see `Echo`. */
   | { readonly echo: true }
+  /** Answer 200 and tell as JSON the methods and targets of the last thousand requests, in order of their heads. */
+  | { readonly tellAll: true }
   | { readonly pauseMs: number }
   | { readonly end: 'close' | 'reset' }
   /** Read no more of the request. */
@@ -46,6 +49,7 @@ export function encodeScript(script: HostScript): string {
 }
 
 let connections = 0
+let all: string[] = []
 
 function serve(socket: Socket): void {
   const connection = ++connections
@@ -66,6 +70,7 @@ function serve(socket: Socket): void {
       if (event.kind === 'head') {
         nth++
         head = event.head
+        all = [...all.slice(-999), `${head.method} ${head.target}`]
         pieces = []
         if (scriptOf(head).isEarly) act(head, '')
       } else if (event.kind === 'body') pieces.push(event.bytes)
@@ -95,14 +100,19 @@ async function perform(socket: Socket, { steps }: HostScript, echo: Echo & Reque
     else if ('echo' in step) {
       const { method, target, minorVersion, rawHeaders, body, connection, nth } = echo
       const told: Echo = { method, target, minorVersion, rawHeaders, body, connection, nth }
-      const text = Buffer.from(JSON.stringify(told))
-      const top = `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${text.length}\r\n\r\n`
-      await write(socket, Buffer.concat([Buffer.from(top), text]))
-    } else if ('pauseMs' in step) await sleep(step.pauseMs)
+      await write(socket, jsonAnswer(told))
+    } else if ('tellAll' in step) await write(socket, jsonAnswer(all))
+    else if ('pauseMs' in step) await sleep(step.pauseMs)
     else if ('stopReading' in step) socket.pause()
     else if (step.end === 'reset') socket.resetAndDestroy()
     else socket.end()
   }
+}
+
+function jsonAnswer(value: unknown): Buffer {
+  const text = Buffer.from(JSON.stringify(value))
+  const top = `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${text.length}\r\n\r\n`
+  return Buffer.concat([Buffer.from(top), text])
 }
 
 async function write(socket: Socket, bytes: Buffer): Promise<void> {
@@ -119,7 +129,10 @@ async function write(socket: Socket, bytes: Buffer): Promise<void> {
 }
 
 if (import.meta.main) {
-  const [host, port] = (process.argv[2] as string).split(':')
-  const server = createServer({ noDelay: true }, serve)
-  server.listen({ host, port: Number(port), backlog: 4096 }, () => process.stdout.write('ready\n'))
+  for (const address of process.argv.slice(2)) {
+    const [host, port] = address.split(':')
+    const server = createServer({ noDelay: true }, serve).listen({ host, port: Number(port), backlog: 4096 })
+    await once(server, 'listening')
+  }
+  process.stdout.write('ready\n')
 }
