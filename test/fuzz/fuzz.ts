@@ -24,7 +24,7 @@ export interface FuzzOptions {
 }
 
 export interface FuzzReport {
-  /** Connections, or for sound requests the requests that were compared. */
+  /** Connections. */
   readonly inputs: number
   /** Requests that reached the host and were judged. */
   readonly forwarded: number
@@ -64,43 +64,44 @@ export async function fuzzAnswers(options: FuzzOptions): Promise<FuzzReport> {
   return await watch(machine, 'answers', options)
 }
 
+export interface Comparison {
+  /** Requests compared, and of these, one of a user, those that were refused and did not arrive, as they should. */
+  readonly compared: number
+  readonly outcomes: FuzzReport['outcomes']
+  readonly faults: readonly string[]
+}
+
 /**
  * Sends sound requests and compares what the host parsed with what was meant, each signed right.
  * @param count requests, at least
  */
-export async function compareRequests(seed: number, count: number): Promise<FuzzReport> {
+export async function compareRequests(seed: number, count: number): Promise<Comparison> {
   await using machine = await createMachine({ config: { fileLogLevel: 'Info' } })
-  const judge = await judgeRecords(machine)
+  const outcomes: FuzzReport['outcomes'][] = []
+  const faults: string[] = []
   let compared = 0
-  const reports: FuzzReport[] = []
-  // The host remembers the last ten thousand requests: a part at a time. Of eight at most, a connection carries four.
-  for (
-    let first = 0;
-    compared < count && reports.every(({ faults }) => faults.length === 0);
-    first += CONNECTIONS_A_PART
-  ) {
-    const { seq } = (await machine.host.readRequests()).at(-1) ?? { seq: 0 }
+  // The host remembers the last ten thousand requests: a part at a time.
+  for (let first = 0; compared < count && faults.length === 0; first += CONNECTIONS_A_PART) {
     const part = { seed, first, count: CONNECTIONS_A_PART }
-    const report = await watch(machine, 'sound', { seed, seconds: 60 * SLOWNESS }, judge, part)
-    const records = await machine.host.readRequests(seq)
-    const results = (['root', 'user'] as const).map((who) => compareRecords(records, { ...part, who }))
-    const faults = results.flatMap(({ differences }) =>
-      differences.map(({ index, reason }) => `seed ${seed}, connection ${index}: ${reason}`),
-    )
-    for (const result of results) compared += result.compared
-    reports.push({ ...report, faults: [...report.faults, ...faults] })
+    const results = await runClients(machine, { kind: 'sound', ...part, seconds: 60 * SLOWNESS })
+    const records = (await machine.host.readRequests()).filter(({ target }) => !target.startsWith('/secure-channel/'))
+    for (const { who, findings, summary } of results) {
+      const result = compareRecords(records, { ...part, who })
+      compared += result.compared
+      outcomes.push(summary.outcomes)
+      faults.push(...findings.map((finding) => tellFinding(seed, 'sound', who, finding)))
+      faults.push(...result.differences.map(({ index, reason }) => `${reason}: seed ${seed}, sound ${index} of ${who}`))
+    }
+    for (const record of records) {
+      const fault = recordFault(record)
+      if (fault !== undefined) faults.push(`${record.method} ${record.target} reached ${record.endpoint}: ${fault}`)
+    }
     await machine.host.clearRequests()
   }
-  const last = reports.at(-1) as FuzzReport
-  return {
-    ...last,
-    inputs: compared,
-    forwarded: reports.reduce((sum, { forwarded }) => sum + forwarded, 0),
-    outcomes: addUp(reports.map(({ outcomes }) => outcomes)),
-    faults: reports.flatMap(({ faults }) => faults),
-  }
+  return { compared, outcomes: addUp(outcomes), faults }
 }
 
+/** Each carries four requests or so, for two users. */
 const CONNECTIONS_A_PART = 700
 
 /** Starts the host that answers as it is told in the place of services that the simulated host was told to leave. */
@@ -152,7 +153,6 @@ async function watch(
   kind: JobKind,
   { seed, seconds, only }: FuzzOptions,
   judge?: Judge,
-  part: Pick<Job, 'first' | 'count'> = { first: only ?? 0, count: only === undefined ? 2 ** 31 : 1 },
 ): Promise<FuzzReport> {
   const { agent } = machine
   const faults: string[] = []
@@ -161,23 +161,17 @@ async function watch(
     hasEnded = true
     faults.push(`the agent ended: ${code ?? signal}\n${agent.output().slice(-4000)}`)
   })
-  const forwardedBefore = judge?.forwarded ?? 0
   // What is loaded with the first requests is no growth.
   await runClient(machine, { kind, seed: seed + 1, who: 'root', first: 0, count: 300, seconds: seconds / 4 })
   await settle(agent.pid, 0)
   await judge?.look()
   const before = { descriptors: countDescriptors(agent.pid), privateMb: memory(agent.pid).privateMb }
   const looking = judge === undefined ? undefined : setInterval(() => void judge.look().catch(() => undefined), 500)
-  const results = await Promise.all(
-    (Object.keys(USERS) as Who[]).map((who) => runClient(machine, { kind, seed, who, ...part, seconds })),
-  )
+  const part = { first: only ?? 0, count: only === undefined ? Number.MAX_SAFE_INTEGER : 1 }
+  const results = await runClients(machine, { kind, seed, ...part, seconds })
   clearInterval(looking)
-  for (const [i, { findings }] of results.entries())
-    for (const finding of findings) {
-      const who = Object.keys(USERS)[i]
-      const file = saveCase({ seed, kind, who, ...finding })
-      faults.push(`${finding.reason}: seed ${seed}, ${kind} ${finding.index} of ${who} (${file})`)
-    }
+  for (const { who, findings } of results)
+    faults.push(...findings.map((finding) => tellFinding(seed, kind, who, finding)))
   if (hasEnded) return { ...EMPTY_REPORT, faults }
   await settle(agent.pid, before.descriptors + MOST_MORE_DESCRIPTORS)
   const after = { descriptors: countDescriptors(agent.pid), privateMb: memory(agent.pid).privateMb }
@@ -193,7 +187,7 @@ async function watch(
   faults.push(...errors.slice(0, 5).map((line) => `the agent logged an error: ${line}`))
   return {
     inputs: results.reduce((sum, { summary }) => sum + summary.inputs, 0),
-    forwarded: (judge?.forwarded ?? 0) - forwardedBefore,
+    forwarded: judge?.forwarded ?? 0,
     outcomes: addUp(results.map(({ summary }) => summary.outcomes)),
     descriptors: [before.descriptors, after.descriptors],
     privateMb: [before.privateMb, after.privateMb],
@@ -201,12 +195,28 @@ async function watch(
   }
 }
 
+/** Keeps the case in a file. @returns a sentence that says which input it is */
+function tellFinding(seed: number, kind: JobKind, who: Who, finding: Finding): string {
+  return `${finding.reason}: seed ${seed}, ${kind} ${finding.index} of ${who} (${saveCase({ seed, kind, who, ...finding })})`
+}
+
 const EMPTY_REPORT = { inputs: 0, forwarded: 0, outcomes: {}, descriptors: [0, 0], privateMb: [0, 0] } as const
 
-async function runClient(machine: Machine, job: Job): Promise<{ findings: Finding[]; summary: Summary }> {
+interface ClientResult {
+  readonly who: Who
+  readonly findings: readonly Finding[]
+  readonly summary: Summary
+}
+
+/** Runs a client of each user, at once. */
+function runClients(machine: Machine, job: Omit<Job, 'who'>): Promise<ClientResult[]> {
+  return Promise.all((Object.keys(USERS) as Who[]).map((who) => runClient(machine, { ...job, who })))
+}
+
+async function runClient(machine: Machine, job: Job & { readonly who: Who }): Promise<ClientResult> {
   const script = join(import.meta.dirname, 'fuzz-client.ts')
   const args = ['--disable-warning=ExperimentalWarning', script, JSON.stringify(job)]
-  const child = machine.lab.spawn(process.execPath, args, USERS[job.who as Who])
+  const child = machine.lab.spawn(process.execPath, args, USERS[job.who])
   let stderr = ''
   child.stderr.on('data', (chunk) => {
     stderr += chunk
@@ -221,7 +231,7 @@ async function runClient(machine: Machine, job: Job): Promise<{ findings: Findin
   }
   const [code, signal] = await closed
   if (summary === undefined) throw new Error(`a client ended without its summary, ${code ?? signal}: ${stderr}`)
-  return { findings, summary }
+  return { who: job.who, findings, summary }
 }
 
 /** Waits until the agent has no more than `most` descriptors, or there is nothing left to wait for. */
@@ -257,10 +267,20 @@ function saveCase(facts: object): string {
   return path
 }
 
-/** One line for people. */
+/** Two lines for people. */
+export function describeComparison({ compared, outcomes }: Comparison): string {
+  return `sound: ${compared} requests compared\n  ${describeOutcomes(outcomes)}`
+}
+
+/** Two lines for people. */
 export function describeReport(name: string, report: FuzzReport): string {
   const { inputs, forwarded, outcomes, descriptors, privateMb } = report
-  const counts = Object.entries(outcomes).map(([outcome, count]) => `${outcome} ${count}`)
   const held = `descriptors ${descriptors.join(' to ')}, private memory ${privateMb.map(Math.round).join(' to ')} MB`
-  return `${name}: ${inputs} inputs, ${forwarded} forwarded and judged; ${held}\n  ${counts.join(', ')}`
+  return `${name}: ${inputs} inputs, ${forwarded} forwarded and judged; ${held}\n  ${describeOutcomes(outcomes)}`
+}
+
+function describeOutcomes(outcomes: FuzzReport['outcomes']): string {
+  return Object.entries(outcomes)
+    .map(([outcome, count]) => `${outcome} ${count}`)
+    .join(', ')
 }

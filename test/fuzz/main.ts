@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { FuzzOptions, FuzzReport } from './fuzz.ts'
+import type { FuzzOptions } from './fuzz.ts'
 
 const ROOT = dirname(dirname(import.meta.dirname))
 
@@ -52,22 +52,31 @@ async function run({ kinds, seed, seconds, only }: Options): Promise<number> {
     if (spawnSync(process.execPath, ['build.mjs'], { cwd: ROOT, stdio: 'inherit' }).status !== 0) return 1
   }
   // Which executable is under test is read when this is loaded.
-  const { compareRequests, describeReport, fuzzAnswers, fuzzRequests } = await import('./fuzz.ts')
+  const { compareRequests, describeComparison, describeReport, fuzzAnswers, fuzzRequests } = await import('./fuzz.ts')
   const share = seconds / kinds.length
-  const runs: Readonly<Record<Kind, () => Promise<FuzzReport>>> = {
-    requests: () => fuzzRequests({ seed, seconds: share, only }),
-    answers: () => fuzzAnswers({ seed, seconds: share, only }),
-    sound: () => compareRequests(seed, Math.round(share * SOUND_PER_SECOND)),
+  const runs: Readonly<Record<Kind, () => Promise<{ text: string; faults: readonly string[] }>>> = {
+    async requests() {
+      const report = await fuzzRequests({ seed, seconds: share, only })
+      return { text: describeReport('requests', report), faults: report.faults }
+    },
+    async answers() {
+      const report = await fuzzAnswers({ seed, seconds: share, only })
+      return { text: describeReport('answers', report), faults: report.faults }
+    },
+    async sound() {
+      const comparison = await compareRequests(seed, Math.round(share * SOUND_PER_SECOND))
+      return { text: describeComparison(comparison), faults: comparison.faults }
+    },
   }
-  let faults = 0
+  let found = 0
   for (const kind of kinds) {
-    const report = await runs[kind]()
-    process.stdout.write(`${describeReport(kind, report)}\n`)
-    for (const fault of report.faults) process.stdout.write(`  FAULT ${fault}\n`)
-    faults += report.faults.length
+    const { text, faults } = await runs[kind]()
+    process.stdout.write(`${text}\n`)
+    for (const fault of faults) process.stdout.write(`  FAULT ${fault}\n`)
+    found += faults.length
   }
-  process.stdout.write(faults === 0 ? 'Nothing was found.\n' : `Found: ${faults}. Again: --seed ${seed}\n`)
-  return faults === 0 ? 0 : 1
+  process.stdout.write(found === 0 ? 'Nothing was found.\n' : `Found: ${found}. Again: --seed ${seed}\n`)
+  return found === 0 ? 0 : 1
 }
 
 /** What two processors carry, roughly. */

@@ -29,6 +29,8 @@ export type HostStep =
   | { readonly end: 'close' | 'reset' }
   /** Read no more of the request. */
   | { readonly stopReading: true }
+  /** Read nothing for so long, then what has come. */
+  | { readonly restMs: number }
 
 /** A request as it stood on the wire. */
 export interface Echo {
@@ -104,7 +106,12 @@ async function perform(socket: Socket, { steps }: HostScript, echo: Echo & Reque
     } else if ('tellAll' in step) await write(socket, jsonAnswer(all))
     else if ('pauseMs' in step) await sleep(step.pauseMs)
     else if ('stopReading' in step) socket.pause()
-    else if (step.end === 'reset') socket.resetAndDestroy()
+    else if ('restMs' in step) {
+      socket.pause()
+      await sleep(step.restMs)
+      socket.resume()
+      await sleep(10)
+    } else if (step.end === 'reset') socket.resetAndDestroy()
     else socket.end()
   }
 }
