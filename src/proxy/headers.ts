@@ -59,7 +59,7 @@ export function toHostHeaders(rawHeaders: readonly string[], head: OutgoingHead)
   const seen = new Set<string>()
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] as string).toLowerCase()
-    if (HOP_BY_HOP.has(name) || name === 'content-length' || name.startsWith(HOST_HEADER_PREFIX)) continue
+    if (HOP_BY_HOP.has(name) || name === 'content-length' || isAgentsOwn(name)) continue
     if (named.has(name) && !END_TO_END.has(name)) continue
     const value = rawHeaders[i + 1] as string
     values.set(name, seen.has(name) ? `${values.get(name)}${name === 'cookie' ? '; ' : ', '}${value}` : value)
@@ -91,6 +91,17 @@ export function toClientHeaders(rawHeaders: readonly string[]): string[] {
   list.push(AUTHORIZATION_HEADER, 'value')
   return list
 }
+
+/**
+ * Tells whether a name means one of the headers that only the agent may write. There are servers to which `_` and `-` are one.
+ * @param name in lower case
+ */
+function isAgentsOwn(name: string): boolean {
+  if (name.charCodeAt(0) !== X || name.length < HOST_HEADER_PREFIX.length) return false
+  return name.startsWith(HOST_HEADER_PREFIX) || name.replaceAll('_', '-').startsWith(HOST_HEADER_PREFIX)
+}
+
+const X = 'x'.charCodeAt(0)
 
 /** Names that the `connection` headers declare hop-by-hop. */
 function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> {

@@ -5,12 +5,11 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { startToldHost } from '../fuzz/fuzz.ts'
-import { readAnswers } from '../fuzz/read-answers.ts'
 import { PLACES, type Place } from '../fuzz/requests.ts'
-import { ANSWER_HEADER, type Echo, encodeScript, type HostScript, type HostStep } from '../fuzz/told-host.ts'
+import type { Echo, HostStep } from '../fuzz/told-host.ts'
 import { SLOWNESS } from '../kernel/lab.ts'
-import { createMachine, type Machine } from './machine.ts'
+import type { Machine } from './machine.ts'
+import { answersOf, createToldMachine, hold, telling } from './wire.ts'
 import type { ClientStep, Conversation, Outcome } from './wire-client.ts'
 
 const PATIENCE_MS = 6000 * SLOWNESS
@@ -18,31 +17,9 @@ const PATIENCE_MS = 6000 * SLOWNESS
 let machine: Machine
 
 before(async () => {
-  machine = await createMachine({
-    hostArguments: ['--enforce', '--imds', '127.0.0.1:3082', '--hostga', '127.0.0.1:3083'],
-    config: { fileLogLevel: 'Info', pollKeyStatusIntervalInSeconds: 15 },
-  })
-  await startToldHost(machine, 'imds', 'hostga')
+  machine = await createToldMachine()
 })
 after(() => machine[Symbol.asyncDispose]())
-
-/** Has all of them at once, and gives how they ended in the same order. */
-async function hold(conversations: readonly Conversation[]): Promise<Outcome[]> {
-  const { stdout, stderr } = await machine.lab.run(
-    process.execPath,
-    ['--disable-warning=ExperimentalWarning', `${import.meta.dirname}/wire-client.ts`],
-    { input: JSON.stringify(conversations), timeoutMs: 60_000 * SLOWNESS },
-  )
-  assert.notEqual(stdout, '', stderr)
-  return JSON.parse(stdout) as Outcome[]
-}
-
-/** The answers of an outcome. Whatever the agent wrote must be whole answers. @param methods what was asked */
-function answersOf({ received, end }: Outcome, methods: readonly string[]) {
-  const { answers, fault } = readAnswers(received, methods, end !== 'open')
-  assert.equal(fault, undefined, received)
-  return answers
-}
 
 /** A conversation of bytes that are written at once. */
 const say = (bytes: string, to: Place = 'imds', patienceMs = PATIENCE_MS): Conversation => ({
@@ -51,14 +28,9 @@ const say = (bytes: string, to: Place = 'imds', patienceMs = PATIENCE_MS): Conve
   patienceMs,
 })
 
-/** A request that makes the host do these steps. */
-function telling(steps: HostScript['steps'], start = 'GET /told HTTP/1.1', more = '', isEarly = false): string {
-  return `${start}\r\nHost: h\r\n${ANSWER_HEADER}: ${encodeScript({ steps, isEarly })}\r\n${more}\r\n`
-}
-
 /** What has reached the host so far, as methods and targets. */
 async function allArrived(): Promise<string[]> {
-  const [outcome] = await hold([
+  const [outcome] = await hold(machine, [
     { ...say(telling([{ tellAll: true }], 'GET /all HTTP/1.1', 'Connection: close\r\n')), patienceMs: PATIENCE_MS },
   ])
   return JSON.parse(answersOf(outcome as Outcome, ['GET'])[0]?.body ?? '') as string[]
@@ -198,6 +170,7 @@ describe('a client that writes', () => {
     const numbered = (text: string, i: number) => text.replaceAll('#', `row${i}`)
     // A connection that stays is ended by its client after a while.
     const outcomes = await hold(
+      machine,
       rows.map(([, bytes], i) => ({
         to: PLACES.imds,
         steps: [{ write: numbered(bytes, i) }, { await: '\0' }, { end: 'half' }],
@@ -333,9 +306,12 @@ describe('a host that answers', () => {
       const next = `GET /next${i} HTTP/1.1\r\nHost: h\r\n${LAST}\r\n`
       return { to: PLACES.imds, steps: [{ write: telling(steps, start) }, { write: next }], patienceMs: PATIENCE_MS }
     })
-    const outcomes = await hold(conversations)
+    const outcomes = await hold(machine, conversations)
     // Connections of the pool that are still there carry what comes now.
-    const echoes = await hold(rows.map((_, i) => say(`GET /after${i} HTTP/1.1\r\nHost: h\r\n${LAST}\r\n`)))
+    const echoes = await hold(
+      machine,
+      rows.map((_, i) => say(`GET /after${i} HTTP/1.1\r\nHost: h\r\n${LAST}\r\n`)),
+    )
     for (const [i, [situation, , expected, method = 'GET']] of rows.entries()) {
       await t.test(situation, () => {
         const outcome = outcomes[i] as Outcome
@@ -353,7 +329,10 @@ describe('a host that answers', () => {
   test('is asked again when it closed without an answer, if that can do no harm, and once', async () => {
     const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'DELETE', 'PATCH']
     const asks = methods.map((method) => telling([{ end: 'close' }], `${method} /again-${method} HTTP/1.1`))
-    const outcomes = await hold(asks.map((ask) => say(ask)))
+    const outcomes = await hold(
+      machine,
+      asks.map((ask) => say(ask)),
+    )
     for (const [i, outcome] of outcomes.entries())
       assert.equal(answersOf(outcome, [methods[i] as string])[0]?.status, 503)
     const arrived = await allArrived()
@@ -362,13 +341,15 @@ describe('a host that answers', () => {
   })
 
   test('is not asked again when a byte of its answer has come', async () => {
-    await hold([say(telling([{ write: 'HTTP/1.1 200' }, { pauseMs: 20 }, { end: 'close' }], 'GET /begun HTTP/1.1'))])
+    await hold(machine, [
+      say(telling([{ write: 'HTTP/1.1 200' }, { pauseMs: 20 }, { end: 'close' }], 'GET /begun HTTP/1.1')),
+    ])
     assert.equal((await allArrived()).filter((line) => line === 'GET /begun').length, 1)
   })
 })
 
 describe('a request and its answer', () => {
-  const one = async (conversation: Conversation) => (await hold([conversation]))[0] as Outcome
+  const one = async (conversation: Conversation) => (await hold(machine, [conversation]))[0] as Outcome
 
   test('whose body is expected to be asked for is asked for, once', async () => {
     const outcome = await one({
@@ -444,7 +425,7 @@ describe('a request and its answer', () => {
     const conversations = starts.map((bytes): Conversation => {
       return { to: PLACES.imds, steps: [{ write: bytes }, { pauseMs: 100 }, { end: 'half' }], patienceMs: PATIENCE_MS }
     })
-    for (const { received, end } of await hold(conversations))
+    for (const { received, end } of await hold(machine, conversations))
       assert.deepEqual({ received, end }, { received: '', end: 'closed' })
     assert.equal(
       (await allArrived()).some((line) => line.includes('/half')),

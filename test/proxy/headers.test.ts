@@ -61,6 +61,8 @@ test('toHostHeaders() strips, replaces, joins and adds exactly these', () => {
     ['X-Ms-Azure-Host-Date', 'Thu, 01 Jan 1970 00:00:00 GMT'],
     ['X-Ms-Azure-Host-Authorization', 'Azure-HMAC-SHA256 forged'],
     ['X-Ms-Azure-Host-Anything', 'forged'],
+    ['X_Ms_Azure_Host_Claims', 'forged for servers to which both are one'],
+    ['x-ms-azure_host-date', 'forged'],
     ['X-Ms-Azure-Hosting', 'no prefix of ours'],
     ['Cookie', 'a=1'],
     ['Cookie', 'b=2'],
