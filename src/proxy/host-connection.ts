@@ -85,8 +85,9 @@ export function openHostConnection(
     if (handler === undefined) return void close()
     hasAnswered = true
     reader.read(bytes)
-    if (waiting.for !== 'head' && waiting.for !== 'body') return
-    wait(waiting.for)
+    // A head has its time however many bytes of it, or interim answers, come: see `HostClientOptions`.
+    if (waiting.for !== 'body') return
+    wait('body')
     handler?.onPause()
   }
   socket.once('connect', () => {

@@ -139,3 +139,18 @@ test('an agent that may open few files says so, refuses what is too much without
   await waitFor(isServed, 'a request to be served when the crowd has left', log)
   assert.ok(log().length < 100_000, `the log has ${log().length} bytes`)
 })
+
+test('a listener that somebody destroys is bound again, and nothing turns in circles meanwhile', async () => {
+  await using machine = await createMachine({ config: { fileLogLevel: 'Info' } })
+  const ask = () => machine.curl(['http://168.63.129.16/machine?comp=goalstate'])
+  assert.equal((await ask()).status, 200)
+  const { code, stderr } = await machine.lab.run('ss', ['--kill', '--listening', '--tcp', 'src', '127.0.0.1:3080'])
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: '' })
+  const log = () => machine.read('log', 'ProxyAgent.log')
+  await waitFor(() => log().includes('The proxy listener was closed'), 'the loss to be told', log)
+  await waitFor(async () => (await ask()).status === 200, 'requests to be served again', log)
+  const beforeUs = cpuUs(machine.agent.pid)
+  await sleep(1000)
+  assert.ok(cpuUs(machine.agent.pid) - beforeUs < 500_000, 'it is busy with nothing')
+  assert.ok(log().length < 100_000, `the log has ${log().length} bytes`)
+})
