@@ -2,9 +2,12 @@
 
 import { header } from '../fabric/fabric.ts'
 import type { RecordedRequest } from '../fabric/records.ts'
-import { expectedFields, expectedHost, expectedTarget, isUpload } from './expected-head.ts'
+import { expectedFields, expectedHost, expectedTarget, FOR_THE_CONNECTION, isUpload } from './expected-head.ts'
 import { createRandom } from './random.ts'
 import { bodyHash, MARK_HEADER, makeSoundBatch, markOf, type Place, type SoundRequest } from './requests.ts'
+
+/** Headers of one connection that the agent may have written itself, for an upload. */
+const OF_AN_UPLOAD = ['connection', 'transfer-encoding']
 
 /** Largest body that is signed. */
 const MOST_SIGNED_BYTES = 100 * 1024
@@ -20,6 +23,8 @@ export function recordFault(record: RecordedRequest): string | undefined {
   if (record.decision === 'cut-off') return exempt ? undefined : `it broke off: ${record.reason}`
   if (new Set(names).size !== names.length) return 'a header is repeated'
   if (names.some((name) => name !== name.toLowerCase())) return 'a name is not in lower case'
+  if (names.some((name) => FOR_THE_CONNECTION.includes(name) && !(exempt && OF_AN_UPLOAD.includes(name))))
+    return 'it has a header of another connection'
   if (names.some((name) => name.startsWith('x-ms-azure-host-') && !AGENTS_OWN.includes(name)))
     return 'it has a header of the agent that the agent did not make'
   if (signature !== (exempt ? 'absent' : 'right')) return `its signature is ${signature}`
@@ -76,6 +81,8 @@ function difference(record: RecordedRequest, meant: SoundRequest, place: Exclude
       ? undefined
       : `${what} is ${JSON.stringify(got)}, meant was ${JSON.stringify(wanted)}`
   const ours = new Set(['content-length', 'transfer-encoding', ...AGENTS_OWN])
+  // An upload goes by a connection that says of itself that it stays.
+  if (isUpload(place, meant.method, meant.target)) ours.add('connection')
   const fields = record.rawHeaders.flatMap((name, i) =>
     i % 2 === 0 && !ours.has(name) ? [`${name}: ${(record.rawHeaders[i + 1] as string).replace(/[ \t]+$/, '')}`] : [],
   )

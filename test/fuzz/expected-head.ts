@@ -3,7 +3,7 @@
 import type { Place, SoundRequest } from './requests.ts'
 
 /** Never for the host, whatever it says. */
-const FOR_THE_CONNECTION = [
+export const FOR_THE_CONNECTION = [
   ...['connection', 'expect', 'http2-settings', 'keep-alive', 'proxy-authenticate', 'proxy-authentication-info'],
   ...['proxy-authorization', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
 ]
@@ -32,7 +32,9 @@ export function expectedFields({ fields }: SoundRequest): string[] {
   for (const name of names) {
     if (FOR_THE_CONNECTION.includes(name) || name === 'content-length' || name.startsWith('x-ms-azure-host-')) continue
     if (declared.includes(name) && !NEVER_DECLARED_AWAY.includes(name)) continue
-    lines.push(`${name}: ${valuesOf(name).join(name === 'cookie' ? '; ' : ', ')}`)
+    // White space at the end of a value is none of it.
+    const value = valuesOf(name).join(name === 'cookie' ? '; ' : ', ')
+    lines.push(`${name}: ${value.replace(/[ \t]+$/, '')}`)
   }
   return lines.sort()
 }
