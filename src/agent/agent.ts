@@ -39,7 +39,7 @@ import { findNetworkNamespaceId, listProcesses, openNetworkNamespace } from '../
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
-import { findOwnNetnsCookie } from '../sys/socket.ts'
+import { findOwnNetnsCookie, isListening } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
@@ -199,6 +199,7 @@ export function startAgent(config: Config, version: string): Agent {
       {
         create: () => createProxyServer(stages, () => performance.now(), limits.options),
         describeHolder: describePortHolder,
+        isListening,
         clock,
         events: {
           onReady(bound) {

@@ -1,6 +1,6 @@
 /** Keeps the listener bound: retries for ever, tells who is in the way, starts over when it is lost. */
 
-import { aborted, type Clock } from '../base/clock.ts'
+import type { Clock } from '../base/clock.ts'
 import { LISTENER } from '../base/endpoints.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import type { ProxyServer } from '../proxy/server.ts'
@@ -10,6 +10,8 @@ export interface ListenerOptions {
   readonly create: () => ProxyServer
   /** Says which process holds the port; `undefined` when that cannot be found out. */
   readonly describeHolder: (port: number) => string | undefined
+  /** Tells whether the socket under this descriptor still listens. */
+  readonly isListening: (descriptor: number) => boolean
   readonly clock: Clock
   readonly events: {
     onReady(server: ProxyServer): void
@@ -20,6 +22,12 @@ export interface ListenerOptions {
 
 const FIRST_RETRY_MS = 1000
 const MAX_RETRY_MS = 30_000
+
+/** How often a listener is looked at: somebody may have destroyed its socket, and nothing tells. */
+const LOOK_INTERVAL_MS = 5000
+
+/** Requests in flight on a listener that was lost may end. */
+const LOST_GRACE_MS = 30_000
 
 /** Binds and keeps bound until `signal` is aborted. */
 export async function keepListening(options: ListenerOptions, signal: AbortSignal): Promise<void> {
@@ -44,7 +52,24 @@ export async function keepListening(options: ListenerOptions, signal: AbortSigna
     retryMs = FIRST_RETRY_MS
     lastFailure = ''
     events.onReady(server)
-    await Promise.race([server.closed, aborted(signal)])
-    if (!signal.aborted) events.onLost('The proxy listener was closed')
+    const isOver = new AbortController()
+    void server.closed.then(() => isOver.abort())
+    await untilDeaf(server, options, AbortSignal.any([signal, isOver.signal]))
+    if (signal.aborted) return
+    events.onLost('The proxy listener was closed')
+    void server.close(LOST_GRACE_MS)
+  }
+}
+
+/** Resolves when the socket of a listener does not listen any more, or `signal` is aborted. */
+async function untilDeaf(
+  server: ProxyServer,
+  { clock, isListening }: ListenerOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    await clock.sleep(LOOK_INTERVAL_MS, signal)
+    const descriptor = server.descriptor()
+    if (signal.aborted || descriptor === undefined || !isListening(descriptor)) return
   }
 }

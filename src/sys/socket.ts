@@ -10,6 +10,7 @@ import { SyscallError } from './syscall-error.ts'
 /** The same on x86-64 and aarch64. Source: asm-generic/socket.h. */
 const SOL_SOCKET = 1
 const SO_PEERCRED = 17
+const SO_ACCEPTCONN = 30
 const SO_COOKIE = 57
 const SO_NETNS_COOKIE = 71
 
@@ -90,6 +91,16 @@ export function isConnected(fd: number): boolean {
   if (sysGetsockopt(fd, IPPROTO_TCP, TCP_INFO, info) < 0) return false
   const state = info.readUInt8(0)
   return state === TCP_ESTABLISHED || state === TCP_CLOSE_WAIT
+}
+
+/**
+ * Tells whether a socket still listens. One that somebody has destroyed, as `ss --kill` does, does not, and the runtime does not
+ * say so: it is told of it again and again by the kernel, and passes over it.
+ * @throws SyscallError code SOCKET_OPTION_FAILED
+ * Source: socket(7) SO_ACCEPTCONN; kernel net/ipv4/tcp.c, `tcp_abort()`.
+ */
+export function isListening(fd: number): boolean {
+  return readOption(fd, SO_ACCEPTCONN, 'SO_ACCEPTCONN', 4).readInt32LE() !== 0
 }
 
 /** Who connected to a unix socket, as of connect(2), in the numbers of our own namespaces. */

@@ -15,7 +15,7 @@ function listener(t: TestContext) {
   const told: string[] = []
   const servers: FakeServer[] = []
   const asked: string[] = []
-  const setting = { errno: undefined as string | undefined, holder: undefined as string | undefined }
+  const setting = { errno: undefined as string | undefined, holder: undefined as string | undefined, isDeaf: false }
   const stopping = new AbortController()
   const create = (): ProxyServer => {
     const { promise: closed, resolve: lose } = Promise.withResolvers<void>()
@@ -39,7 +39,8 @@ function listener(t: TestContext) {
     onReady: (server: ProxyServer) => void told.push(`ready ${servers.indexOf(server as FakeServer)}`),
     onLost: (message: string) => void told.push(`lost ${message}`),
   }
-  const start = () => keepListening({ create, describeHolder: () => setting.holder, clock, events }, stopping.signal)
+  const env = { describeHolder: () => setting.holder, isListening: () => !setting.isDeaf }
+  const start = () => keepListening({ create, ...env, clock, events }, stopping.signal)
   t.after(() => stopping.abort())
   return { clock, told, servers, asked, setting, stopping, start }
 }
@@ -118,4 +119,23 @@ test('keepListening() ends while it waits to try again', async (t) => {
   stopping.abort()
   await running
   assert.equal(asked.length, 1)
+})
+
+test('keepListening() starts over when the socket was destroyed, which nothing tells', async (t) => {
+  const { start, clock, told, setting } = listener(t)
+  void start()
+  await clock.settle()
+  await clock.advance(20_000)
+  assert.deepEqual(told, ['ready 0'])
+  setting.isDeaf = true
+  await clock.advance(4000)
+  await clock.settle()
+  setting.isDeaf = false
+  await clock.advance(1000)
+  assert.deepEqual(told, ['ready 0'], 'it is looked at every five seconds')
+  setting.isDeaf = true
+  await clock.advance(5000)
+  setting.isDeaf = false
+  await clock.settle()
+  assert.deepEqual(told, ['ready 0', 'lost The proxy listener was closed', 'ready 1'])
 })

@@ -120,7 +120,8 @@ test('an agent that may open few files says so, refuses what is too much without
   machine.startAgent([], {}, limited)
   await machine.waitUntilProvisioned()
   const log = () => machine.read('log', 'ProxyAgent.log')
-  assert.match(log(), /At most 150 files may be open: 75 connections are taken in place of 16384/)
+  const notice = 'At most 150 files may be open: 75 connections are taken in place of 16384'
+  await waitFor(() => log().includes(notice), 'the limit to be told', log)
 
   // Each of root's requests takes two files: there are not enough for all.
   const crowd = startCrowd(machine, 0, 300)

@@ -19,10 +19,11 @@ import {
   errnoName,
 } from '../../src/sys/errno.ts'
 import { Fd } from '../../src/sys/fd.ts'
-import { INITIAL_PID_NAMESPACE, readNamespaceId } from '../../src/sys/process.ts'
+import { INITIAL_PID_NAMESPACE, readNamespaceId, readOpenFilesLimit } from '../../src/sys/process.ts'
 import {
   connectSocket,
   fdOfSocket,
+  isListening,
   openDatagramSocket,
   readNetnsCookie,
   readSocketCookie,
@@ -119,6 +120,14 @@ describe('sockets', () => {
     })
   })
 
+  test('isListening() tells a listener from other sockets', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    using socket = openDatagramSocket()
+    assert.deepEqual([isListening(fdOfSocket(server)), isListening(socket.number)], [true, false])
+    server.close()
+  })
+
   test('fdOfSocket() refuses a server that does not listen', () => {
     assert.throws(() => fdOfSocket(createServer()), { code: 'SOCKET_HAS_NO_FD' })
   })
@@ -151,4 +160,11 @@ describe('process', () => {
     const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script]
     assert.equal(execFileSync(process.execPath, args, { encoding: 'utf8' }), '1 0 0 0\n')
   })
+})
+
+test('readOpenFilesLimit() reads what the shell says', () => {
+  assert.equal(
+    String(readOpenFilesLimit()).replace('Infinity', 'unlimited'),
+    execFileSync('sh', ['-c', 'ulimit -n'], { encoding: 'utf8' }).trim(),
+  )
 })

@@ -204,7 +204,9 @@ export class ServerConnection {
     while (this.#rest !== undefined && this.#step(this.#rest)) {}
     this.#isAdvancing = false
     if (this.#droppedBytes !== undefined || this.#socket.destroyed) return
-    const isFull = this.#rest !== undefined && this.#rest.length > MAX_HELD_BYTES
+    // What is held of a body that nobody wants yet, since there is no room for it, would be room for it.
+    const isUnwanted = this.#body !== undefined && this.#sink === undefined
+    const isFull = this.#rest !== undefined && (isUnwanted || this.#rest.length > MAX_HELD_BYTES)
     if (isFull !== this.#socket.isPaused()) this.#socket[isFull ? 'pause' : 'resume']()
   }
 
