@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { startToldHost } from '../fuzz/fuzz.ts'
 import { type FuzzAnswer, readAnswers } from '../fuzz/read-answers.ts'
-import { ANSWER_HEADER, encodeScript, type HostScript } from '../fuzz/told-host.ts'
+import { ANSWER_HEADER, type Echo, encodeScript, type HostScript } from '../fuzz/told-host.ts'
 import { SLOWNESS } from '../kernel/lab.ts'
 import { createMachine, type Machine } from './machine.ts'
 import type { Conversation, Outcome } from './wire-client.ts'
@@ -34,6 +34,11 @@ export function answersOf({ received, end }: Outcome, methods: readonly string[]
   const { answers, fault } = readAnswers(received, methods, end !== 'open')
   assert.equal(fault, undefined, received)
   return answers
+}
+
+/** What the host tells of a request in an answer; nothing of one that did not come. */
+export function echoOf(answer: FuzzAnswer | undefined): Partial<Echo> {
+  return JSON.parse(Buffer.from(answer?.body || '{}', 'latin1').toString()) as Partial<Echo>
 }
 
 /** A request that makes the host do these steps. */
