@@ -208,15 +208,19 @@ export function createEventFolder(options: EventFolderOptions): EventFolder {
       return lost
     },
     async collect(kind, queue) {
-      let queued = 0
-      try {
-        for (const name of await list(kind)) {
-          if (queue.size >= queue.capacity) break
-          if (left.get(name) === 0) continue
-          queued += await take(kind, name, queue).catch(ignoreMissing)
-        }
-      } catch (error) {
+      const complain = (error: unknown) => {
         tell(`Cannot read the event files in ${directory}: ${describeError(error)}`)
+        return []
+      }
+      let queued = 0
+      for (const name of await list(kind).catch(complain)) {
+        if (queue.size >= queue.capacity) break
+        if (left.get(name) === 0) continue
+        try {
+          queued += await take(kind, name, queue)
+        } catch (error) {
+          if (!isGone(error)) complain(error)
+        }
       }
       return queued
     },
@@ -232,7 +236,7 @@ async function listFiles(directory: string, pattern: RegExp): Promise<string[]> 
       if (names.length >= MAX_NAMES) break
     }
   } catch (error) {
-    ignoreMissing(error as NodeJS.ErrnoException)
+    if (!isGone(error)) throw error
   }
   return names.sort()
 }
@@ -283,8 +287,8 @@ function* renderLogs(events: readonly LogEvent[]): Generator<string> {
   yield '\n]\n'
 }
 
-/** A file that is gone is no news. */
-function ignoreMissing(error: NodeJS.ErrnoException): 0 {
-  if (error.code !== 'ENOENT' && error.code !== 'ELOOP') throw error
-  return 0
+/** A file that is gone, or a link in its place, is no news. */
+function isGone(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'ENOENT' || code === 'ELOOP'
 }

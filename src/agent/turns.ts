@@ -4,7 +4,7 @@
  * Makes a function to call between two pieces of work: when those since the event loop had its turn took `maxMs`, it
  * returns a promise of the next turn, otherwise nothing to wait for.
  */
-export function createTurns(maxMs = 2): () => Promise<void> | undefined {
+export function createTurns(maxMs = 1): () => Promise<void> | undefined {
   let startMs = performance.now()
   return () => {
     if (performance.now() - startMs < maxMs) return undefined

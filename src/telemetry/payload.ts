@@ -69,12 +69,7 @@ export function renderEvent(event: TelemetryEvent, vm: VmFacts): RenderedEvent {
 function renderLogEvent(event: LogEvent, vm: VmFacts): string {
   return (
     renderMachine(vm) +
-    uint64('EventPid', toUint64(event.EventPid)) +
-    uint64('EventTid', toUint64(event.EventTid)) +
-    text('GAVersion', event.Version) +
-    text('ExecutionMode', 'ProxyAgent') +
-    text('TaskName', event.TaskName) +
-    text('OpcodeName', event.TimeStamp) +
+    renderSource(event.EventPid, event.EventTid, event.Version, event.TaskName, event.TimeStamp) +
     text('EventName', 'MicrosoftAzureGuestProxyAgent') +
     text('CapabilityUsed', event.EventLevel) +
     text('Context1', event.Message) +
@@ -87,12 +82,7 @@ function renderStatusEvent(event: StatusEvent, vm: VmFacts): string {
   const { extension, operation_status: status } = event
   return (
     renderMachine(vm) +
-    uint64('EventPid', toUint64(event.event_pid)) +
-    uint64('EventTid', toUint64(event.event_tid)) +
-    text('GAVersion', extension.version) +
-    text('ExecutionMode', 'ProxyAgent') +
-    text('TaskName', status.task_name) +
-    text('OpcodeName', event.time_stamp) +
+    renderSource(event.event_pid, event.event_tid, extension.version, status.task_name, event.time_stamp) +
     text('ExtensionType', extension.extension_type) +
     truth('IsInternal', extension.is_internal) +
     text('Name', extension.name) +
@@ -119,6 +109,17 @@ function renderMachine(vm: VmFacts): string {
     text('OSVersion', vm.osVersion) +
     uint64('RAM', vm.ramMib) +
     uint64('Processors', vm.processors)
+  )
+}
+
+function renderSource(pid: string, tid: string, version: string, task: string, time: string): string {
+  return (
+    uint64('EventPid', toUint64(pid)) +
+    uint64('EventTid', toUint64(tid)) +
+    text('GAVersion', version) +
+    text('ExecutionMode', 'ProxyAgent') +
+    text('TaskName', task) +
+    text('OpcodeName', time)
   )
 }
 

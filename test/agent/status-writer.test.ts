@@ -3,24 +3,15 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, wr
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { createStatusWriter } from '../../src/agent/status-writer.ts'
-import { createConnectionSummary } from '../../src/telemetry/connection-summary.ts'
-import { createStatusBoard } from '../../src/telemetry/status.ts'
 import { createFakeClock } from '../fakes/clock.ts'
 import { createFakeLog } from '../fakes/log.ts'
+import { createBlankBoard } from '../fakes/status-board.ts'
 import { temporaryFolder } from '../fakes/temporary-folder.ts'
 
 function writer(t: TestContext, directory = join(temporaryFolder(t), 'log', 'agent')) {
   const clock = createFakeClock()
   const log = createFakeLog()
-  const summary = createConnectionSummary(clock.monotonicMs)
-  const board = createStatusBoard({
-    version: '1.2.3',
-    log: createFakeLog(),
-    nowMs: clock.nowMs,
-    requestCount: () => 0,
-    normal: summary,
-    denied: summary,
-  })
+  const board = createBlankBoard(clock)
   const path = join(directory, 'status.json')
   return { clock, log, board, directory, path, writer: createStatusWriter(directory, board, clock, log, 60_000) }
 }

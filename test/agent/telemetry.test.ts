@@ -2,15 +2,14 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { EventFolder } from '../../src/agent/event-folder.ts'
 import { createTelemetry } from '../../src/agent/telemetry.ts'
-import { createConnectionSummary } from '../../src/telemetry/connection-summary.ts'
 import type { LogEvent, TelemetryEvent } from '../../src/telemetry/event.ts'
 import { createEventCounts } from '../../src/telemetry/event-counts.ts'
 import { EventQueue } from '../../src/telemetry/event-queue.ts'
 import { renderMetrics } from '../../src/telemetry/metrics.ts'
-import { createStatusBoard } from '../../src/telemetry/status.ts'
 import { paramValue, parseTelemetry, type TelemetryEvent as Received } from '../fabric/telemetry.ts'
 import { createFakeClock } from '../fakes/clock.ts'
 import { createFakeLog } from '../fakes/log.ts'
+import { createBlankBoard } from '../fakes/status-board.ts'
 import { lintMetrics } from '../telemetry/lint-metrics.ts'
 import { logEvent, VM } from '../telemetry/vm.ts'
 
@@ -26,15 +25,7 @@ function make(t: TestContext) {
   const looked: [kind: string, atMs: number][] = []
   const startMs = clock.monotonicMs()
   const world = { isDiskFull: false, isKnown: true }
-  const summary = createConnectionSummary(clock.monotonicMs)
-  const board = createStatusBoard({
-    version: '1.2.3',
-    log: createFakeLog(),
-    nowMs: clock.nowMs,
-    requestCount: () => 0,
-    normal: summary,
-    denied: summary,
-  })
+  const board = createBlankBoard(clock)
   const folder: EventFolder = {
     prepare: async () => undefined,
     save: async (events) => {

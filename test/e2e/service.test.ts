@@ -290,3 +290,23 @@ with concurrent.futures.ThreadPoolExecutor(200) as pool:
     assert.equal(stdout.trim(), '[200]', stderr)
   })
 })
+
+test('with enableHttpProxyTrace every request leaves one trace on standard output', async () => {
+  const config = { enableHttpProxyTrace: true, fileLogLevel: 'Error', fileLogLevelForSystemEvents: 'Warn' }
+  await using machine = await createMachine({ config })
+  await machine.curl([`${GOAL_STATE}&x=%0aforged&sig=hunter2`])
+  const trace = /^\[(\d+)\] - \d+ - \d{4}-\d\d-\d\dT[\d:.]{12} - Got request from .* for GET \/machine\?comp=goalstate/m
+  await waitFor(
+    () => trace.test(machine.agent.output()),
+    'the trace',
+    () => machine.agent.output(),
+  )
+  const [, id] = trace.exec(machine.agent.output()) ?? []
+  const lines = machine.agent
+    .output()
+    .split('\n')
+    .filter((line) => line.startsWith(`[${id}] - `))
+  assert.ok(lines.length >= 5, lines.join('\n'))
+  assert.match(lines.at(-1) ?? '', / - Answered 200$/)
+  assert.doesNotMatch(machine.agent.output(), /hunter2/)
+})
