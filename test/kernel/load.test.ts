@@ -89,6 +89,7 @@ describe('loading and attaching', { skip: reasonToSkip() ?? false, timeout: 30_0
       haveTypedTask: 'yes',
       haveSockopsNetns: 'yes',
       haveAtomicTake: 'yes',
+      haveRingBuffer: 'yes',
     })
   })
 
