@@ -119,20 +119,21 @@ export function startAgent(config: Config, version: string): Agent {
   const hostClock = createHostClock(clock)
   const hostClient = createHostClient()
   let server: ProxyServer | undefined
+  const manager = joinServiceManager(process.env, telling.log, SERVICE_MANAGER_ENV)
+  let inherited = manager.inheritedListener
   const firstWord = createFirstWord(clock)
   const redirection = buildRedirection(
     config,
     clock,
     telling,
     provisioning,
-    () => server?.descriptor(),
+    () => server?.descriptor() ?? inherited,
     (redirector) => {
       containers.setRedirector(redirector)
       check.wake()
     },
   )
   const containers = createContainers({ env: CONTAINERS_ENV, clock, log: telling.log })
-  const manager = joinServiceManager(process.env, telling.log, SERVICE_MANAGER_ENV)
   const probe = createSelfProbe()
   const vitals = createVitals()
   const report: Report = createReport({
@@ -200,10 +201,20 @@ export function startAgent(config: Config, version: string): Agent {
         create: () => createProxyServer(stages, () => performance.now(), limits.options),
         describeHolder: describePortHolder,
         isListening,
+        inherited,
         clock,
         events: {
+          onDisinherited(message) {
+            inherited = undefined
+            manager.dropListener()
+            telling.log.warn(`The listener that was left for this process cannot be used: ${message}`)
+          },
           onReady(bound) {
             server = bound
+            inherited = undefined
+            const descriptor = server.descriptor()
+            if (config.failClosed && descriptor !== undefined) manager.keepListener(descriptor)
+            else manager.dropListener()
             telling.board.setState('proxyServer', 'RUNNING')
             telling.milestone('proxyServer', 'Started proxy listener, ready to accept request')
             redirection.setListenerReady(true)
@@ -212,6 +223,7 @@ export function startAgent(config: Config, version: string): Agent {
             check.wake()
           },
           onLost(message) {
+            manager.dropListener()
             redirection.setListenerReady(false)
             containers.setServer(undefined)
             telling.board.setState('proxyServer', 'STOPPED')

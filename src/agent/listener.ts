@@ -8,6 +8,8 @@ import type { ProxyServer } from '../proxy/server.ts'
 export interface ListenerOptions {
   /** Makes a server that is not bound yet. */
   readonly create: () => ProxyServer
+  /** Descriptor of a listener that a process before this one left; tried first, and once. */
+  readonly inherited?: number | undefined
   /** Says which process holds the port; `undefined` when that cannot be found out. */
   readonly describeHolder: (port: number) => string | undefined
   /** Tells whether the socket under this descriptor still listens. */
@@ -17,6 +19,8 @@ export interface ListenerOptions {
     onReady(server: ProxyServer): void
     /** Not bound, or not any more; told once for each reason. */
     onLost(message: string): void
+    /** What was inherited cannot be used; one of our own is bound instead. */
+    onDisinherited(message: string): void
   }
 }
 
@@ -34,11 +38,18 @@ export async function keepListening(options: ListenerOptions, signal: AbortSigna
   const { clock, events } = options
   let retryMs = FIRST_RETRY_MS
   let lastFailure = ''
+  let { inherited } = options
   while (!signal.aborted) {
     const server = options.create()
+    const descriptor = inherited
+    inherited = undefined
     try {
-      await server.listen(LISTENER.address, LISTENER.port)
+      await server.listen(LISTENER.address, LISTENER.port, descriptor)
     } catch (error) {
+      if (descriptor !== undefined) {
+        events.onDisinherited(describeError(error))
+        continue
+      }
       const isTaken = error instanceof AgentError && error.facts.errno === 'EADDRINUSE'
       const holder = isTaken ? options.describeHolder(LISTENER.port) : undefined
       const reason = error instanceof AgentError ? error.message : describeError(error)

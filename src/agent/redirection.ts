@@ -19,7 +19,7 @@ import type { Redirector } from '../ebpf/redirector.ts'
 export interface RedirectionOptions {
   /** Loads and attaches. @throws when the kernel refuses; nothing stays attached. */
   readonly start: () => Redirector
-  /** Descriptor of the listener; `undefined` while there is none. */
+  /** Descriptor of a listener that we accept from, or will in a moment; `undefined` while there is none. */
   readonly listener: () => number | undefined
   readonly clock: Clock
   readonly log: Log
@@ -72,7 +72,7 @@ export function createRedirection(options: RedirectionOptions): Redirection {
   const reconcile = () => {
     if (redirector === undefined || isStopped) return
     try {
-      const descriptor = isListenerReady ? options.listener() : undefined
+      const descriptor = options.listener()
       if (descriptor !== undefined) redirector.admitListener(descriptor)
       const endpoints = desired(redirector.features.failClosed)
       const added = endpoints && redirector.reconcilePolicy(endpoints.map(({ address, port }) => ({ address, port })))

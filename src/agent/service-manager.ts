@@ -1,8 +1,9 @@
 /**
- * What the service manager is told: that the service is ready, how it is, that it stops, that it is alive.
+ * What the service manager is told: that the service is ready, how it is, that it stops, that it is alive. And what it
+ * keeps for the next process of the service: the listener, in whose queue clients wait meanwhile.
  *
  * Nothing happens where there is no manager. A message that cannot be delivered is told once and never waited for.
- * Source: sd_notify(3), sd_watchdog_enabled(3).
+ * Source: sd_notify(3), sd_watchdog_enabled(3), sd_pid_notify_with_fds(3), sd_listen_fds(3).
  */
 
 import { describeError } from '../base/errors.ts'
@@ -22,6 +23,12 @@ export interface ServiceManager {
   stopping(): void
   /** Alive, and doing its work. */
   beat(): void
+  /** The listener that a process before this one left with it; `undefined`: none. */
+  readonly inheritedListener: number | undefined
+  /** Leaves a listener with it; told once for each. A manager that keeps none does not mind. */
+  keepListener(descriptor: number): void
+  /** Takes back what was left, by this process or the one before it. */
+  dropListener(): void
 }
 
 export interface ServiceManagerEnv {
@@ -33,7 +40,18 @@ export interface ServiceManagerEnv {
 }
 
 /** The variables that are for this process alone. */
-const VARIABLES = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID'] as const
+const VARIABLES = [
+  'NOTIFY_SOCKET',
+  'WATCHDOG_USEC',
+  'WATCHDOG_PID',
+  'LISTEN_PID',
+  'LISTEN_FDS',
+  'LISTEN_FDNAMES',
+] as const
+
+/** The number of the first descriptor that is handed over, and the name we give ours. Source: sd_listen_fds(3). */
+const FIRST_DESCRIPTOR = 3
+const LISTENER_NAME = 'listener'
 
 /** Takes the manager's variables out of `environment`, so that no child inherits them, and opens the way to it. */
 export function joinServiceManager(
@@ -41,15 +59,18 @@ export function joinServiceManager(
   log: Log,
   env: ServiceManagerEnv,
 ): ServiceManager {
-  const [address, watchdogUsec, watchdogPid] = VARIABLES.map((name) => environment[name])
+  const [address, watchdogUsec, watchdogPid, ...handed] = VARIABLES.map((name) => environment[name])
   for (const name of VARIABLES) delete environment[name]
   const socket = address ? open(address, log, env) : undefined
   let isReady = false
   let lastStatus = ''
   let lastFailure: string | undefined
 
-  const send = (...lines: string[]) => {
-    const failure = socket?.send(lines.join('\n'))
+  const inheritedListener = findHandedOver(handed, env.pid)
+  let keptListener = inheritedListener
+
+  const send = (...lines: string[]) => tellFailure(socket?.send(lines.join('\n')))
+  const tellFailure = (failure: string | undefined) => {
     if (failure !== undefined && failure !== lastFailure) log.warn(`The service manager does not listen: ${failure}`)
     lastFailure = failure
   }
@@ -71,7 +92,25 @@ export function joinServiceManager(
     },
     stopping: () => send('STOPPING=1'),
     beat: () => send('WATCHDOG=1'),
+    inheritedListener,
+    keepListener(descriptor) {
+      if (descriptor === keptListener) return
+      keptListener = descriptor
+      tellFailure(socket?.sendWithDescriptor(`FDSTORE=1\nFDNAME=${LISTENER_NAME}`, descriptor))
+    },
+    dropListener() {
+      if (keptListener === undefined) return
+      keptListener = undefined
+      send('FDSTOREREMOVE=1', `FDNAME=${LISTENER_NAME}`)
+    },
   }
+}
+
+/** The variables may be meant for a process before this one that did not take them out of the environment. */
+function findHandedOver([pid, count, names]: readonly (string | undefined)[], ownPid: number): number | undefined {
+  if (pid !== String(ownPid) || names === undefined || !/^\d{1,4}$/.test(count ?? '')) return undefined
+  const index = names.split(':').indexOf(LISTENER_NAME)
+  return index === -1 || index >= Number(count) ? undefined : FIRST_DESCRIPTOR + index
 }
 
 function open(address: string, log: Log, env: ServiceManagerEnv): NotifySocket | undefined {

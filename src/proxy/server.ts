@@ -16,9 +16,11 @@ import type { ProxyStages } from './stages.ts'
 
 export interface ProxyServer {
   /**
-   * Binds the listener. @throws AgentError `LISTEN_FAILED` with the system's code in its facts.
+   * Binds the listener, or goes on with one that is bound there already.
+   * @param inherited its descriptor, ours from then on; whoever waits in its queue is served
+   * @throws AgentError `LISTEN_FAILED` with the system's code in its facts
    */
-  listen(address: string, port: number): Promise<void>
+  listen(address: string, port: number, inherited?: number): Promise<void>
   /**
    * Accepts connections on another socket that listens, in another network namespace. They count among all others.
    * @param fd is owned by the server from now on
@@ -148,8 +150,8 @@ export function createProxyServer(
   server.once('close', () => clearInterval(timer))
 
   return {
-    async listen(address, port) {
-      await listen(server, address, port)
+    async listen(address, port, inherited) {
+      await listen(server, address, port, inherited)
       server.on('error', onError)
     },
     adopt(fd, netns) {
@@ -179,7 +181,8 @@ export function createProxyServer(
   }
 }
 
-function listen(server: Server, address: string, port: number): Promise<void> {
+function listen(server: Server, address: string, port: number, inherited: number | undefined): Promise<void> {
+  const source = inherited === undefined ? { host: address, port, exclusive: true } : { fd: inherited }
   return new Promise((resolve, reject) => {
     const onError = (error: NodeJS.ErrnoException) => {
       server.off('listening', onListening)
@@ -193,10 +196,16 @@ function listen(server: Server, address: string, port: number): Promise<void> {
     }
     const onListening = () => {
       server.off('error', onError)
-      resolve()
+      const bound = server.address()
+      const where = typeof bound === 'object' && bound !== null ? `${bound.address}:${bound.port}` : String(bound)
+      if (inherited === undefined || where === `${address}:${port}`) return resolve()
+      server.close()
+      reject(
+        new AgentError('LISTEN_FAILED', `The listener that was handed over is at ${where}, not ${address}:${port}`),
+      )
     }
     server.once('error', onError)
     server.once('listening', onListening)
-    server.listen({ host: address, port, backlog: BACKLOG, exclusive: true })
+    server.listen({ ...source, backlog: BACKLOG })
   })
 }

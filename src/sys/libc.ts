@@ -113,6 +113,22 @@ export function sysSendto(fd: number, bytes: Buffer, flags: number, address: Buf
   return result === -1 ? -errno[0]! : result
 }
 
+/**
+ * Calls sendmsg(2) with a filled `struct msghdr`.
+ * @param keep every buffer whose address is written inside
+ * @returns how many bytes were taken, or `-errno`
+ */
+export function sysSendmsg(fd: number, header: Buffer, flags: number, keep: readonly Uint8Array[]): number {
+  const { functions, errno } = libc()
+  for (const memory of keep) borrowed.add(memory)
+  try {
+    const result = functions.sendmsg(fd, header, flags)
+    return result === -1 ? -errno[0]! : result
+  } finally {
+    for (const memory of keep) borrowed.delete(memory)
+  }
+}
+
 /** Calls flock(2). @param operation `LOCK_*` @returns 0, or `-errno` */
 export function sysFlock(fd: number, operation: number): number {
   const { functions, errno } = libc()
@@ -255,6 +271,7 @@ function openLibc() {
     send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     sendto: { arguments: ['int32', 'buffer', 'uint64', 'int32', 'buffer', 'uint32'], return: 'int32' },
+    sendmsg: { arguments: ['int32', 'buffer', 'int32'], return: 'int32' },
     flock: { arguments: ['int32', 'int32'], return: 'int32' },
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },

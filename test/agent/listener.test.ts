@@ -22,8 +22,8 @@ function listener(t: TestContext) {
     const server: FakeServer = {
       closed,
       lose,
-      async listen(address, port) {
-        asked.push(`${address}:${port}`)
+      async listen(address, port, inherited) {
+        asked.push(inherited === undefined ? `${address}:${port}` : `descriptor ${inherited}`)
         if (setting.errno !== undefined)
           throw new AgentError('LISTEN_FAILED', 'IO error: Failed to bind', { errno: setting.errno })
       },
@@ -37,10 +37,11 @@ function listener(t: TestContext) {
   }
   const events = {
     onReady: (server: ProxyServer) => void told.push(`ready ${servers.indexOf(server as FakeServer)}`),
+    onDisinherited: (message: string) => void told.push(`disinherited ${message}`),
     onLost: (message: string) => void told.push(`lost ${message}`),
   }
   const env = { describeHolder: () => setting.holder, isListening: () => !setting.isDeaf }
-  const start = () => keepListening({ create, ...env, clock, events }, stopping.signal)
+  const start = (inherited?: number) => keepListening({ create, inherited, ...env, clock, events }, stopping.signal)
   t.after(() => stopping.abort())
   return { clock, told, servers, asked, setting, stopping, start }
 }
@@ -54,6 +55,26 @@ test('keepListening() binds the address of the contract and says so', async (t) 
   stopping.abort()
   await running
   assert.deepEqual(told, ['ready 0'], 'an end that was asked for is no loss')
+})
+
+test('keepListening() goes on with a listener that was left, and binds one of its own after that', async (t) => {
+  const { start, clock, told, asked, servers } = listener(t)
+  start(7)
+  await clock.settle()
+  assert.deepEqual([asked, told], [['descriptor 7'], ['ready 0']])
+  servers[0]!.lose()
+  await clock.settle()
+  assert.deepEqual(asked, ['descriptor 7', '127.0.0.1:3080'])
+})
+
+test('keepListening() binds one of its own at once when what was left cannot be used', async (t) => {
+  const { start, clock, told, asked, setting } = listener(t)
+  setting.errno = 'EINVAL'
+  start(7)
+  setting.errno = undefined
+  await clock.settle()
+  assert.deepEqual(asked, ['descriptor 7', '127.0.0.1:3080'])
+  assert.match(told.join(', '), /^disinherited IO error: Failed to bind.*, ready 1$/)
 })
 
 test('keepListening() tries for ever, ever more seldom, and names who is in the way once', async (t) => {

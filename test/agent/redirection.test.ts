@@ -26,6 +26,8 @@ interface FakeKernel {
   isPinned: boolean
   pinsFail: string | undefined
   admitted: number[]
+  /** Descriptor of the listener. */
+  listener: number | undefined
 }
 
 function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
@@ -43,6 +45,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
     isPinned: true,
     pinsFail: undefined,
     admitted: [],
+    listener: undefined,
     ...set,
   }
   const clock = createFakeClock()
@@ -94,7 +97,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
   }
   const part = createRedirection({
     start,
-    listener: () => 7,
+    listener: () => kernel.listener,
     clock,
     log,
     events: {
@@ -282,6 +285,7 @@ test('the listener is marked before anything is sent to it', async (t) => {
   const { kernel, part, run } = redirection(t, { failClosed: true })
   run()
   assert.deepEqual(kernel.admitted, [])
+  kernel.listener = 7
   part.setListenerReady(true)
   assert.deepEqual(kernel.admitted, [7])
 })

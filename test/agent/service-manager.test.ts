@@ -18,6 +18,10 @@ function join(environment: Record<string, string | undefined>, failure?: string)
           sent.push(text)
           return failure
         },
+        sendWithDescriptor(text, descriptor) {
+          sent.push(`${text}\ndescriptor ${descriptor}`)
+          return failure
+        },
         [Symbol.dispose]: () => undefined,
       }
     },
@@ -59,6 +63,47 @@ test('each is told once: readiness, a status; a reload has a beginning and an en
   manager.stopping()
   const told = ['READY=1', 'STATUS=a\\x0ab', 'RELOADING=1\nMONOTONIC_USEC=7', 'READY=1', 'WATCHDOG=1', 'STOPPING=1']
   assert.deepEqual(sent, told)
+})
+
+test('a listener is left once, and taken back once', () => {
+  const { manager, sent } = join({ NOTIFY_SOCKET: '/n' })
+  manager.dropListener()
+  manager.keepListener(21)
+  manager.keepListener(21)
+  manager.dropListener()
+  manager.dropListener()
+  manager.keepListener(21)
+  const kept = 'FDSTORE=1\nFDNAME=listener\ndescriptor 21'
+  assert.deepEqual(sent, [kept, 'FDSTOREREMOVE=1\nFDNAME=listener', kept])
+})
+
+const HANDED_OVER: readonly (readonly [string, (string | undefined)[], number | undefined])[] = [
+  ['nothing', [undefined, undefined, undefined], undefined],
+  ['a listener', ['42', '1', 'listener'], 3],
+  ['a listener among others', ['42', '3', 'a:listener:b'], 4],
+  ['a listener for another process', ['43', '1', 'listener'], undefined],
+  ['other things', ['42', '2', 'a:b'], undefined],
+  ['more names than descriptors', ['42', '1', 'a:listener'], undefined],
+  ['a count that is none', ['42', 'x', 'listener'], undefined],
+  ['no names', ['42', '1', undefined], undefined],
+]
+for (const [situation, [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES], expected] of HANDED_OVER) {
+  test(`what the manager hands over: ${situation}`, () => {
+    const { manager, environment } = join({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES })
+    assert.equal(manager.inheritedListener, expected)
+    assert.deepEqual(environment, {})
+  })
+}
+
+test('a listener that was handed over is taken back when another one is used', () => {
+  const { manager, sent } = join({
+    NOTIFY_SOCKET: '/n',
+    LISTEN_PID: '42',
+    LISTEN_FDS: '1',
+    LISTEN_FDNAMES: 'listener',
+  })
+  manager.dropListener()
+  assert.deepEqual(sent, ['FDSTOREREMOVE=1\nFDNAME=listener'])
 })
 
 const WATCHDOGS: readonly (readonly [string, string | undefined, string | undefined, number | undefined])[] = [

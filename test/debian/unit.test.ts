@@ -29,6 +29,11 @@ test('the unit waits for the agent to be ready, and watches that it stays so', (
   assert.deepEqual([valuesOf('Type'), valuesOf('WatchdogSec')], [['notify'], ['60']])
 })
 
+test('the unit keeps the listener over a restart, and lets the agent pin', () => {
+  assert.deepEqual(valuesOf('FileDescriptorStoreMax'), ['1'])
+  assert.ok(valuesOf('ReadWritePaths').some((value) => value.split(' ').includes('-/sys/fs/bpf')))
+})
+
 test('the unit keeps the key out of core files and swap', () => {
   assert.deepEqual([valuesOf('LimitCORE'), valuesOf('MemorySwapMax')], [['0'], ['0']])
 })

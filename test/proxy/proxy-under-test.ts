@@ -64,6 +64,7 @@ export interface ProxyUnderTest {
   connect(options?: RawClientOptions): RawClient
   /** Writes one request on a connection of its own and gives its answer. */
   ask(request: string): Promise<{ status: number; head: string; body: string; headers: Record<string, string> }>
+  openConnections(): number
   close(graceMs?: number): Promise<void>
   readonly closed: Promise<void>
 }
@@ -136,6 +137,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
       if (answer === undefined) throw new Error('the connection ended without an answer')
       return { ...answer, headers: { ...answer.headers } }
     },
+    openConnections: server.openConnections,
     async close(graceMs = 0) {
       const closing = server.close(graceMs)
       if (graceMs === 0) for (const client of clients) client.destroy()

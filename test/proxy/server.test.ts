@@ -469,6 +469,18 @@ describe('close()', () => {
     const late = proxy.connect()
     assert.equal(await late.ended, 'reset')
   })
+  test('serves who has connected and not asked yet, and does not wait long for who does not ask', async (t) => {
+    const proxy = await start(t)
+    const [asking, silent] = [proxy.connect(), proxy.connect()]
+    while (proxy.openConnections() < 2) await delay(5)
+    const startedAtMs = performance.now()
+    const closing = proxy.close(60_000)
+    asking.write(get('/x'))
+    assert.equal((await asking.answers(1))[0]?.status, 200)
+    await closing
+    await silent.ended
+    assert.ok(performance.now() - startedAtMs < 30_000)
+  })
   test('ends a kept connection with the request that was on its way', async (t) => {
     const proxy = await start(t)
     proxy.host.onCall((call) => setTimeout(() => call.answer(200, {}, call.target), 100))

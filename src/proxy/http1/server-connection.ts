@@ -98,6 +98,9 @@ export interface Turn {
 const LINGER_MS = 2000
 const MAX_DROPPED_BYTES = 4 * 1024 * 1024
 
+/** How long after it connected a client is waited for when the listener closes. */
+const FIRST_REQUEST_MS = 250
+
 /** How much of a body is read and dropped when its answer came early, so that the connection can go on. */
 const MAX_DRAINED_BYTES = 100 * 1024 * 1024
 
@@ -181,10 +184,18 @@ export class ServerConnection {
     }
   }
 
-  /** Ends the connection when all that has arrived is answered, and at once when there is nothing. */
+  /**
+   * Ends the connection when all that has arrived is answered, and at once when there is nothing. A client that has only
+   * just connected is given a moment: its request is on its way.
+   */
   finish(): void {
     this.#isFinishing = true
-    if (this.#turn === undefined && !this.#collector.isStarted) this.#socket.destroy()
+    const endIfIdle = () => {
+      if (this.#turn === undefined && !this.#collector.isStarted) this.#socket.destroy()
+    }
+    const restMs = this.#hasAsked ? 0 : this.#sinceMs + FIRST_REQUEST_MS - this.#monotonicMs()
+    if (restMs > 0) setTimeout(endIfIdle, restMs)
+    else endIfIdle()
   }
 
   #take(bytes: Buffer): void {
