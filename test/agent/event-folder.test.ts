@@ -246,14 +246,16 @@ test('collect() leaves a young file that is not valid: it may be half written', 
 })
 
 test('collect() follows no link, and waits for no pipe', async (t) => {
-  const { folder, queue, directory, names, put } = make(t)
+  const { folder, queue, directory, names, put, clock, log } = make(t)
   put('good.txt', [logEvent()])
   symlinkSync(join(directory, 'good.txt'), join(directory, '1.json'))
   execFileSync('mkfifo', [join(directory, '2.json')])
   mkdirSync(join(directory, '3.json'))
   chmodSync(directory, 0o777)
+  clock.stepWall(600_000)
   assert.equal(await folder.collect('log', queue), 0)
   assert.deepEqual(names(), ['1.json', '2.json', '3.json', 'good.txt'])
+  assert.deepEqual(log.lines, [])
 })
 
 test('collect() finds nothing where there is no folder', async (t) => {

@@ -30,8 +30,12 @@ async function attack(machine: Machine, script: string): Promise<string> {
 }
 
 describe('one user', () => {
-  test('does not fill the log with what he does a thousand times', async () => {
-    await using machine = await createMachine({ config: { fileLogLevel: 'Info' } })
+  test('does not fill the log, or telemetry, with what he does a thousand times', async () => {
+    const config = { fileLogLevel: 'Info', fileLogLevelForEvents: 'Info', telemetryIntervalInSeconds: 1 }
+    await using machine = await createMachine({ config })
+    const countEvents = async () =>
+      (await machine.host.readState()).telemetry.reduce((count, { events }) => count + events.length, 0)
+    await waitFor(async () => (await countEvents()) > 0, 'what is told of the start')
     const deeds: readonly (readonly [deed: string, script: string])[] = [
       [
         'connections that are reset at once',
@@ -59,6 +63,9 @@ describe('one user', () => {
     assert.match(log, /Answered 400 to user 'direct': No Metadata header found in the request\./)
     assert.match(log, /Answered 403 to user 'direct': Status refused/)
     assert.doesNotMatch(machine.read('log', 'ProxyAgent.log'), /\[ERROR\]/)
+    // A round of telemetry, and the pause between two payloads.
+    await sleep(3500)
+    assert.ok((await countEvents()) < 60, `${await countEvents()} events for a start and five thousand deeds`)
   })
 
   test('does not hide the denials of others behind his own', async () => {
