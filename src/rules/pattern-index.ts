@@ -25,39 +25,42 @@ export interface ReadRequest {
   parameters(): ReadonlyMap<string, readonly string[]>
 }
 
-/** A pattern by its place in the list. Its parameters are numbers: equal ones of several patterns have one number. */
-interface Candidate {
-  readonly place: number
+/** Patterns of one path that ask for the same parameters, by their places in the list. Equal parameters have one number. */
+interface Alike {
   readonly parameters: readonly number[]
+  readonly places: number[]
 }
 
 export class PatternIndex {
-  readonly #candidates: PrefixIndex<Candidate>
+  readonly #byPrefix: PrefixIndex<Alike>
   readonly #parameters = new ParameterIndex()
 
   /** @param patterns `undefined` keeps a place and never matches */
   constructor(patterns: readonly (Pattern | undefined)[]) {
-    const entries: [prefix: string, candidate: Candidate][] = []
+    const groups = new Map<string, readonly [prefix: string, alike: Alike]>()
     for (const [place, pattern] of patterns.entries()) {
       if (pattern === undefined) continue
+      const { prefix } = pattern
       const parameters = pattern.parameters.map((parameter) => this.#parameters.add(parameter))
-      entries.push([pattern.prefix, { place, parameters }])
-    }
-    this.#candidates = new PrefixIndex(entries)
-  }
-
-  /** Lists the places of the patterns that match: the broadest path first, and patterns of one path in their order. */
-  find(request: ReadRequest): number[] {
-    const places: number[] = []
-    let present: Uint8Array | undefined
-    for (const { place, parameters } of this.#candidates.find(request.path)) {
-      if (parameters.length > 0) {
-        present ??= this.#parameters.findPresent(request.parameters())
-        if (!areAllPresent(parameters, present)) continue
-      }
+      const key = `${parameters.join()} ${prefix}`
+      const [, { places }] = groups.getOrInsertComputed(key, () => [prefix, { parameters, places: [] }])
       places.push(place)
     }
-    return places
+    this.#byPrefix = new PrefixIndex(groups.values())
+  }
+
+  /** Lists the places of the patterns that match: those of broader paths first, and those that are alike in their order. */
+  find(request: ReadRequest): readonly number[] {
+    let present: Uint8Array | undefined
+    const matching = this.#byPrefix.find(request.path).filter(({ parameters }) => {
+      if (parameters.length === 0) return true
+      present ??= this.#parameters.findPresent(request.parameters())
+      return areAllPresent(parameters, present)
+    })
+    if (matching.length === 1) return matching[0]!.places
+    const all: number[] = []
+    for (const { places } of matching) for (const place of places) all.push(place)
+    return all
   }
 }
 

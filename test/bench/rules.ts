@@ -58,6 +58,12 @@ const SHAPES: readonly Shape[] = [
   },
   {
     ...USUAL,
+    situation: 'one path, all match',
+    path: () => '/metadata/token',
+    target: () => `/metadata/token${QUERY}`,
+  },
+  {
+    ...USUAL,
     situation: 'callers of one program',
     identity: (index) => ({ userName: `user${index}`, exePath: '/usr/bin/curl' }),
   },
