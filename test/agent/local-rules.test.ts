@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { chmodSync, linkSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -126,6 +127,11 @@ test('look() gives a file that contradicts itself one attempt', async (t) => {
 for (const [situation, arrange, reason] of [
   ['a link', (path: string) => symlinkSync('/etc/hostname', path), /: it is a link, which is not followed\. Apply/],
   ['a link to nothing', (path: string) => symlinkSync('/nowhere', path), /: it is a link/],
+  [
+    'a FIFO nobody writes to',
+    (path: string) => execFileSync('mkfifo', ['-m', '600', path]),
+    /: it is not a regular file\. Apply/,
+  ],
   ['a directory', (path: string) => mkdirSync(path), /: it is not a regular file\. Apply/],
   ['a file that its group can write', (path: string) => writeWithMode(path, 0o620), /mode 0620.* Run: chmod go-w D/],
   ['a file that everybody can write', (path: string) => writeWithMode(path, 0o602), /mode 0602, others than its owner/],
