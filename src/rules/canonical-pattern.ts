@@ -42,6 +42,22 @@ export function readCanonicalRequest({ path, query }: CanonicalRequest): ReadReq
   return { path: joinSegments(path.segments), parameters: () => query }
 }
 
+/**
+ * Reads a canonical request for the patterns of the legacy matcher, as if it had been spelt so. It carries all values of a parameter:
+ * which of them the host takes is not known.
+ */
+export function readRespelt({ path, query }: CanonicalRequest): ReadRequest {
+  const parameters = () => {
+    const lower = new Map<string, string[]>()
+    for (const [name, values] of query) {
+      const all = lower.getOrInsertComputed(name.toLowerCase(), () => [])
+      for (const value of values) all.push(value.toLowerCase())
+    }
+    return lower
+  }
+  return { path: joinSegments(path.segments), parameters }
+}
+
 /** Segments hold no slash, so one text that ends in a slash begins another exactly when the segments of one begin the other's. */
 function joinSegments(segments: readonly string[]): string {
   return segments.length === 0 ? '/' : `/${segments.join('/')}/`

@@ -10,7 +10,8 @@
  *
  * The rules: a privilege that matches the request and is granted to the caller allows; privileges that match without a grant
  * deny; without a match the default access decides. Two matchers read the request. The legacy one always counts; the canonical
- * one is compared in shadow mode, and in enforce mode both have to allow.
+ * one is compared in shadow mode, and in enforce mode both have to allow. Then nothing passes by default access either that the
+ * legacy matcher would have denied in its canonical spelling.
  */
 
 import type { EndpointName } from '../base/endpoints.ts'
@@ -18,7 +19,7 @@ import type { RequestLine, RequestTarget } from '../base/request-target.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
 import type { CanonicalCode } from './canonical-failure.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
-import { readCanonicalRequest } from './canonical-pattern.ts'
+import { readCanonicalRequest, readRespelt } from './canonical-pattern.ts'
 import { canonicalizeParts } from './canonicalize.ts'
 import type { Divergence } from './divergence.ts'
 import { rawUri } from './divergence.ts'
@@ -109,7 +110,7 @@ function askRules(policy: EndpointPolicy, caller: RuleCaller, request: RequestLi
   const legacy = askLegacy(policy, holdings, target)
   if (mode === 'off') return conclude(policy, 'legacy', legacy)
 
-  const canonical = askCanonical(policy, holdings, request.method, target)
+  const canonical = askCanonical(policy, holdings, request.method, target, mode)
   const canonicalDecides = mode === 'enforce' && legacy.allowed && !canonical.allowed
   const verdict = canonicalDecides ? conclude(policy, 'canonical', canonical) : conclude(policy, 'legacy', legacy)
   if (legacy.allowed === canonical.allowed) return { ...verdict, legacy, canonical }
@@ -130,11 +131,21 @@ function askLegacy(policy: EndpointPolicy, holdings: Holdings, target: RequestTa
   return weigh(policy, holdings, policy.legacyPatterns.find(readLegacyRequest(target)))
 }
 
-function askCanonical(policy: EndpointPolicy, holdings: Holdings, method: string, target: RequestTarget): RulesVerdict {
+function askCanonical(
+  policy: EndpointPolicy,
+  holdings: Holdings,
+  method: string,
+  target: RequestTarget,
+  mode: 'shadow' | 'enforce',
+): RulesVerdict {
   if (policy.mode === 'disabled') return DISABLED
   const request = canonicalizeParts(method, target)
   if (isCanonicalFailure(request)) return { allowed: false, reason: { kind: 'canonical-error', code: request.code } }
-  return weigh(policy, holdings, policy.canonicalPatterns.find(readCanonicalRequest(request)))
+  const verdict = weigh(policy, holdings, policy.canonicalPatterns.find(readCanonicalRequest(request)))
+  if (mode === 'shadow' || !verdict.allowed || verdict.reason.kind === 'granted') return verdict
+  // What the canonical matcher reads otherwise than the legacy one, or not at all, would be open to every other spelling.
+  const respelt = weigh(policy, holdings, policy.legacyPatterns.find(readRespelt(request)))
+  return respelt.reason.kind === 'not-granted' ? respelt : verdict
 }
 
 const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.freeze({ kind: 'mode-disabled' }) })

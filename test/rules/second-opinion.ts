@@ -30,7 +30,7 @@ export function secondOpinion(
   if (endpoint !== 'imds' && caller.elevated && isUpload)
     return { outcome: 'ok', legacy: undefined, canonical: undefined }
   const legacy = item && legacyVerdict(item, caller, request)
-  const canonical = item && canonicalMode !== 'off' ? canonicalVerdict(item, caller, request) : undefined
+  const canonical = item && canonicalMode !== 'off' ? canonicalVerdict(item, caller, request, canonicalMode) : undefined
   if (endpoint !== 'imds' && !caller.elevated) return { outcome: 'forbidden', legacy, canonical }
   if (item === undefined) return { outcome: 'ok', legacy, canonical }
   const denied = legacy === false || (canonicalMode === 'enforce' && canonical !== true)
@@ -42,24 +42,35 @@ function legacyVerdict(item: AuthorizationItem, caller: RuleCaller, request: Req
   return verdictOf(item, caller, (privilege) => legacyMatches(privilege, request))
 }
 
-function canonicalVerdict(item: AuthorizationItem, caller: RuleCaller, request: RequestLine): boolean | string {
+function canonicalVerdict(
+  item: AuthorizationItem,
+  caller: RuleCaller,
+  request: RequestLine,
+  mode: CanonicalMode,
+): boolean | string {
   if (item.mode.toLowerCase() === 'disabled') return true
+  let canonical: Canonical
   try {
-    const canonical = canonicalRequest(request)
-    return verdictOf(item, caller, (privilege) => canonicalMatches(privilege, canonical))
+    canonical = canonicalRequest(request)
   } catch (code) {
     return `${code}`
   }
+  const verdict = verdictOf(item, caller, (privilege) => canonicalMatches(privilege, canonical))
+  const isDefault = !item.rules?.privileges?.some((each) => isDefined(each, item) && canonicalMatches(each, canonical))
+  if (mode !== 'enforce' || !verdict || !isDefault) return verdict
+  return verdictOf(item, caller, (privilege) => respeltMatches(privilege, canonical))
 }
 
 function verdictOf(item: AuthorizationItem, caller: RuleCaller, matches: (privilege: Privilege) => boolean): boolean {
   if (item.mode.toLowerCase() === 'disabled') return true
-  const all = item.rules?.privileges ?? []
-  const defined = all.filter((entry, index) => !all.slice(index + 1).some(({ name }) => name === entry.name))
-  const matching = defined.filter(matches)
+  const matching = (item.rules?.privileges ?? []).filter((each) => isDefined(each, item) && matches(each))
   if (matching.some(({ name }) => holdersOf(name, item).some((identity) => describes(identity, caller)))) return true
   if (matching.length > 0) return false
   return item.defaultAccess.toLowerCase() === 'allow'
+}
+
+function isDefined(privilege: Privilege, item: AuthorizationItem): boolean {
+  return item.rules?.privileges?.findLast(({ name }) => name === privilege.name) === privilege
 }
 
 function holdersOf(privilege: string, item: AuthorizationItem): Identity[] {
@@ -176,6 +187,15 @@ function canonicalMatches(privilege: Privilege, request: Canonical): boolean {
     const allowed = wanted.filter((pair) => pair[0] === name).map((pair) => pair[1])
     return request.pairs.some((pair) => pair[0] === name && allowed.includes(pair[1]))
   })
+}
+
+/** The legacy reading of the canonical spelling, with any value of a parameter. */
+function respeltMatches(privilege: Privilege, request: Canonical): boolean {
+  const path = [...request.segments.map((segment) => `/${segment}`), '/'].join('')
+  if (path.slice(0, privilege.path.length) !== privilege.path.toLowerCase()) return false
+  return lastOfEachName(privilege).every(([name, value]) =>
+    request.pairs.some((pair) => pair[0].toLowerCase() === name && pair[1].toLowerCase() === value),
+  )
 }
 
 function toByteString(text: string): string {
