@@ -61,7 +61,7 @@ export function explain(
   const item = rules.itemOf(endpoint)
   const policy = item === undefined ? undefined : compileItem(item, endpoint).result
   const ask = (mode: CanonicalMode) => decide(policy, endpoint, caller, request, { canonicalMode: mode })
-  const { legacy, canonical } = ask(canonicalMode === 'off' ? 'shadow' : canonicalMode)
+  const { legacy, canonical } = ask('shadow')
   const notes = [...notesOnRules(rules, policy !== undefined), ...notesOnRequest(request)]
   return { verdict: ask(canonicalMode), legacy, canonical, policy, notes }
 }

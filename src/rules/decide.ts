@@ -17,10 +17,10 @@
 import type { EndpointName } from '../base/endpoints.ts'
 import type { RequestLine, RequestTarget } from '../base/request-target.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
-import type { CanonicalCode } from './canonical-failure.ts'
+import type { CanonicalCode, CanonicalFailure } from './canonical-failure.ts'
 import { isCanonicalFailure } from './canonical-failure.ts'
 import { readCanonicalRequest, readRespelt } from './canonical-pattern.ts'
-import { canonicalizeParts } from './canonicalize.ts'
+import { type CanonicalRequest, canonicalizeParts } from './canonicalize.ts'
 import type { Divergence } from './divergence.ts'
 import { rawUri } from './divergence.ts'
 import { isExemptUpload } from './exempt-upload.ts'
@@ -62,8 +62,11 @@ export interface RulesVerdict {
 
 export interface Verdict {
   readonly outcome: Outcome
-  /** Who said so: the endpoint by itself, or one of the matchers. When both deny, the legacy one is named. */
-  readonly decidedBy: 'endpoint' | 'legacy' | 'canonical'
+  /**
+   * Who said so: the endpoint by itself, one of the matchers, or the legacy one on the canonical spelling, when both let the
+   * request pass by default access. When both deny, the legacy one is named.
+   */
+  readonly decidedBy: 'endpoint' | 'legacy' | 'canonical' | 'respelling'
   readonly reason: EndpointReason | RulesReason
   /** Of the rules that were in force, also when they were not asked. */
   readonly ruleSetId?: string
@@ -110,16 +113,20 @@ function askRules(policy: EndpointPolicy, caller: RuleCaller, request: RequestLi
   const legacy = askLegacy(policy, holdings, target)
   if (mode === 'off') return conclude(policy, 'legacy', legacy)
 
-  const canonical = askCanonical(policy, holdings, request.method, target, mode)
-  const canonicalDecides = mode === 'enforce' && legacy.allowed && !canonical.allowed
-  const verdict = canonicalDecides ? conclude(policy, 'canonical', canonical) : conclude(policy, 'legacy', legacy)
-  if (legacy.allowed === canonical.allowed) return { ...verdict, legacy, canonical }
-  return { ...verdict, legacy, canonical, divergence: describeDivergence(policy, mode, legacy, canonical, target) }
+  const canonicalRequest = canonicalizeParts(request.method, target)
+  const canonical = askCanonical(policy, holdings, canonicalRequest)
+  const differs = legacy.allowed !== canonical.allowed
+  const divergence = differs ? describeDivergence(policy, mode, legacy, canonical, target) : undefined
+  const compared = { legacy, canonical, ...(divergence && { divergence }) }
+  if (mode === 'shadow' || !legacy.allowed) return { ...conclude(policy, 'legacy', legacy), ...compared }
+  if (!canonical.allowed) return { ...conclude(policy, 'canonical', canonical), ...compared }
+  const respelt = askRespelt(policy, holdings, canonical, canonicalRequest)
+  return { ...(respelt ? conclude(policy, 'respelling', respelt) : conclude(policy, 'legacy', legacy)), ...compared }
 }
 
 function conclude(
   policy: EndpointPolicy,
-  decidedBy: 'legacy' | 'canonical',
+  decidedBy: 'legacy' | 'canonical' | 'respelling',
   { allowed, reason }: RulesVerdict,
 ): Verdict {
   const outcome = allowed ? 'ok' : policy.mode === 'audit' ? 'audit' : 'forbidden'
@@ -134,18 +141,27 @@ function askLegacy(policy: EndpointPolicy, holdings: Holdings, target: RequestTa
 function askCanonical(
   policy: EndpointPolicy,
   holdings: Holdings,
-  method: string,
-  target: RequestTarget,
-  mode: 'shadow' | 'enforce',
+  request: CanonicalRequest | CanonicalFailure,
 ): RulesVerdict {
   if (policy.mode === 'disabled') return DISABLED
-  const request = canonicalizeParts(method, target)
   if (isCanonicalFailure(request)) return { allowed: false, reason: { kind: 'canonical-error', code: request.code } }
-  const verdict = weigh(policy, holdings, policy.canonicalPatterns.find(readCanonicalRequest(request)))
-  if (mode === 'shadow' || !verdict.allowed || verdict.reason.kind === 'granted') return verdict
-  // What the canonical matcher reads otherwise than the legacy one, or not at all, would be open to every other spelling.
-  const respelt = weigh(policy, holdings, policy.legacyPatterns.find(readRespelt(request)))
-  return respelt.reason.kind === 'not-granted' ? respelt : verdict
+  return weigh(policy, holdings, policy.canonicalPatterns.find(readCanonicalRequest(request)))
+}
+
+/**
+ * Looks again at what would pass by default access. What the canonical matcher reads otherwise than the legacy one, or not at
+ * all, would be open to every spelling but one.
+ * @returns the denial of the legacy matcher for the canonical spelling, if that is one
+ */
+function askRespelt(
+  policy: EndpointPolicy,
+  holdings: Holdings,
+  canonical: RulesVerdict,
+  request: CanonicalRequest | CanonicalFailure,
+): RulesVerdict | undefined {
+  if (canonical.reason.kind !== 'default-access' || isCanonicalFailure(request)) return undefined
+  const verdict = weigh(policy, holdings, policy.legacyPatterns.find(readRespelt(request)))
+  return verdict.reason.kind === 'not-granted' ? verdict : undefined
 }
 
 const DISABLED: RulesVerdict = Object.freeze({ allowed: true, reason: Object.freeze({ kind: 'mode-disabled' }) })

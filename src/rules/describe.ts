@@ -8,10 +8,16 @@ import { quote } from './divergence.ts'
 export function describeVerdict(verdict: Verdict): string {
   const context: string[] = []
   if (verdict.ruleSetId !== undefined) context.push(`rule set ${quote(verdict.ruleSetId)}`)
-  if (verdict.decidedBy !== 'endpoint') context.push(`${verdict.decidedBy} matcher`)
+  if (verdict.decidedBy !== 'endpoint') context.push(MATCHERS[verdict.decidedBy])
   const suffix = context.length === 0 ? '' : ` (${context.join(', ')})`
   return `${verdict.outcome}: ${describeReason(verdict.reason, verdict.outcome === 'ok')}${suffix}`
 }
+
+const MATCHERS = {
+  legacy: 'legacy matcher',
+  canonical: 'canonical matcher',
+  respelling: 'legacy matcher, on the canonical spelling',
+} as const
 
 function describeReason(reason: EndpointReason | RulesReason, allowed: boolean): string {
   switch (reason.kind) {

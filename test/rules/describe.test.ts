@@ -45,6 +45,11 @@ describe('describeVerdict()', () => {
       'forbidden: the request has no canonical form: it holds a control character (CANON_CTRL) (rule set "rules-1", canonical matcher)',
     ],
     [
+      'denied in its canonical spelling alone',
+      textFor({ ...itemGranting([{ name: 'p', path: '/a/t' }]), defaultAccess: 'allow' }, '/a/./token', BOB),
+      'forbidden: privilege "p" matches and is not granted to the caller (rule set "rules-1", legacy matcher, on the canonical spelling)',
+    ],
+    [
       'disabled',
       textFor({ ...ITEM, mode: 'disabled' }, '/u'),
       'ok: the rules are disabled (rule set "rules-1", legacy matcher)',

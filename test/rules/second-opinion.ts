@@ -30,10 +30,12 @@ export function secondOpinion(
   if (endpoint !== 'imds' && caller.elevated && isUpload)
     return { outcome: 'ok', legacy: undefined, canonical: undefined }
   const legacy = item && legacyVerdict(item, caller, request)
-  const canonical = item && canonicalMode !== 'off' ? canonicalVerdict(item, caller, request, canonicalMode) : undefined
+  const canonical = item && canonicalMode !== 'off' ? canonicalVerdict(item, caller, request) : undefined
   if (endpoint !== 'imds' && !caller.elevated) return { outcome: 'forbidden', legacy, canonical }
   if (item === undefined) return { outcome: 'ok', legacy, canonical }
-  const denied = legacy === false || (canonicalMode === 'enforce' && canonical !== true)
+  const denied =
+    legacy === false ||
+    (canonicalMode === 'enforce' && (canonical !== true || !isAllowedRespelt(item, caller, request)))
   const softened = item.mode.toLowerCase() === 'audit' ? 'audit' : 'forbidden'
   return { outcome: denied ? softened : 'ok', legacy, canonical }
 }
@@ -42,23 +44,22 @@ function legacyVerdict(item: AuthorizationItem, caller: RuleCaller, request: Req
   return verdictOf(item, caller, (privilege) => legacyMatches(privilege, request))
 }
 
-function canonicalVerdict(
-  item: AuthorizationItem,
-  caller: RuleCaller,
-  request: RequestLine,
-  mode: CanonicalMode,
-): boolean | string {
+function canonicalVerdict(item: AuthorizationItem, caller: RuleCaller, request: RequestLine): boolean | string {
   if (item.mode.toLowerCase() === 'disabled') return true
-  let canonical: Canonical
   try {
-    canonical = canonicalRequest(request)
+    const canonical = canonicalRequest(request)
+    return verdictOf(item, caller, (privilege) => canonicalMatches(privilege, canonical))
   } catch (code) {
     return `${code}`
   }
-  const verdict = verdictOf(item, caller, (privilege) => canonicalMatches(privilege, canonical))
-  const isDefault = !item.rules?.privileges?.some((each) => isDefined(each, item) && canonicalMatches(each, canonical))
-  if (mode !== 'enforce' || !verdict || !isDefault) return verdict
-  return verdictOf(item, caller, (privilege) => respeltMatches(privilege, canonical))
+}
+
+/** Of a request that both matchers allow. */
+function isAllowedRespelt(item: AuthorizationItem, caller: RuleCaller, request: RequestLine): boolean {
+  if (item.mode.toLowerCase() === 'disabled') return true
+  const canonical = canonicalRequest(request)
+  const isNamed = item.rules?.privileges?.some((each) => isDefined(each, item) && canonicalMatches(each, canonical))
+  return isNamed || verdictOf(item, caller, (privilege) => respeltMatches(privilege, canonical))
 }
 
 function verdictOf(item: AuthorizationItem, caller: RuleCaller, matches: (privilege: Privilege) => boolean): boolean {
