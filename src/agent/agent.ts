@@ -146,7 +146,7 @@ export function startAgent(config: Config, version: string): Agent {
     containers: containers.state,
     openConnections: () => server?.openConnections() ?? 0,
     check: () => check.state(),
-    telemetryMetrics: () => telemetry.metrics(),
+    telemetry: () => telemetry,
     isStopping: () => stopping.signal.aborted,
   })
   const check: SelfCheck = createSelfCheck({

@@ -12,6 +12,7 @@ import type { ContainersState } from './containers.ts'
 import { type Health, judgeHealth } from './health.ts'
 import type { Logs } from './logs.ts'
 import type { CheckState } from './self-check.ts'
+import type { Telemetry, TelemetryState } from './telemetry.ts'
 import type { Telling } from './telling.ts'
 import type { Vitals } from './vitals.ts'
 
@@ -43,6 +44,7 @@ export interface ServiceStatus extends StatusDocument {
   readonly decisions: Readonly<Record<'ok' | 'audit' | 'forbidden', number>>
   readonly attributionFailures: number
   readonly lostLogEntries: number
+  readonly telemetry: TelemetryState
   readonly lastDenials: readonly Denial[]
 }
 
@@ -56,7 +58,7 @@ export interface ReportParts {
   readonly containers: () => ContainersState
   readonly openConnections: () => number
   readonly check: () => CheckState
-  readonly telemetryMetrics: () => Metric[]
+  readonly telemetry: () => Pick<Telemetry, 'state' | 'metrics'>
   readonly isStopping: () => boolean
 }
 
@@ -127,6 +129,7 @@ export function createReport(parts: ReportParts): Report {
         decisions: telling.metrics.outcomes(),
         attributionFailures: telling.metrics.attributionFailures(),
         lostLogEntries: sum(telling.logs.dropped()),
+        telemetry: parts.telemetry().state(),
         lastDenials: telling.denials.read(),
       }
     },
@@ -153,7 +156,7 @@ export function createReport(parts: ReportParts): Report {
         ...kernelMetrics(parts.redirector()),
         ...containersMetrics(parts.containers()),
         ...logMetrics(telling.logs),
-        ...parts.telemetryMetrics(),
+        ...parts.telemetry().metrics(),
         ...vitals.metrics(),
       ]),
   }

@@ -25,7 +25,16 @@ export interface Telemetry {
   run(signal: AbortSignal): Promise<void>
   /** Writes what has not been sent to files; for the end. Never rejects. */
   save(): Promise<void>
+  state(): TelemetryState
   metrics(): Metric[]
+}
+
+/** Telemetry in numbers of events, since the start. */
+export interface TelemetryState {
+  readonly sent: number
+  /** In memory, at this moment. */
+  readonly waiting: number
+  readonly lost: number
 }
 
 export interface TelemetryOptions {
@@ -110,6 +119,7 @@ export function createTelemetry(options: TelemetryOptions): Telemetry {
       if (lost.length > 0) counts.dropped('not_written', lost.length)
       if (lost.length > 0) log.warn(`${lost.length} telemetry events are lost: the disk did not take them`)
     },
+    state: () => ({ ...counts.totals(), waiting: fresh.size + outgoing.size }),
     metrics: () => [
       byLabel(
         'gauge',

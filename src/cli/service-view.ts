@@ -31,6 +31,7 @@ export function formatServiceStatus(status: ServiceStatus): string {
     row('requests', requests.join(', ')),
     row('connections', `${process.openConnections} open, ${counters.redirected ?? 0} redirected so far`),
     row('containers', describeContainers(status.containers)),
+    row('telemetry', describeTelemetry(status.telemetry)),
     ...(status.lostLogEntries === 0 ? [] : [row('lost', `${status.lostLogEntries} log entries`)]),
     ...redirection.lacking.map((lack) => row('lacking', lack)),
     row('denials', lastDenials.length === 0 ? 'none' : `the last ${Math.min(SHOWN_DENIALS, lastDenials.length)}`),
@@ -41,6 +42,10 @@ export function formatServiceStatus(status: ServiceStatus): string {
 function describeRedirection({ policy, failsClosed }: ServiceStatus['redirection']): string {
   const what = policy.length === 0 ? 'nothing is redirected' : policy.join(', ')
   return failsClosed ? `${what}; fails closed` : what
+}
+
+function describeTelemetry({ sent, waiting, lost }: ServiceStatus['telemetry']): string {
+  return `${sent} events sent, ${waiting} waiting${lost === 0 ? '' : `, ${lost} lost`}`
 }
 
 function describeContainers({ served, refused }: ServiceStatus['containers']): string {

@@ -29,6 +29,8 @@ export interface EventCounts {
   dropped(reason: DropReason, events?: number): void
   sent(events: number): void
   posted(result: PostResult): void
+  /** Events that the host took, and those that it will never see; what was told already is not among them. */
+  totals(): { readonly sent: number; readonly lost: number }
   metrics(): Metric[]
 }
 
@@ -47,6 +49,10 @@ export function createEventCounts(): EventCounts {
     posted(result) {
       posts[result]++
     },
+    totals: () => ({
+      sent,
+      lost: Object.values(drops).reduce((total, each) => total + each, 0) - drops.repeated,
+    }),
     metrics: () => [
       counter('azure_proxy_agent_telemetry_events_sent_total', 'Telemetry events that the host took.', sent),
       byLabel(

@@ -143,6 +143,7 @@ test('save() writes all that was not sent, the oldest first, and counts what is 
   push(4)
   await telemetry.save()
   assert.match(page(), /dropped_total\{reason="not_written"\} 4\n/)
+  assert.deepEqual(telemetry.state(), { sent: 0, waiting: 0, lost: 4 })
   assert.match(log.lines.at(-1) ?? '', /^Warn 4 telemetry events are lost/)
 })
 

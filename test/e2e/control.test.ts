@@ -109,6 +109,7 @@ describe('the status command', { skip: reasonToSkip() }, () => {
       /^self-check +passed \d+ s ago$/m,
       /^key +[0-9a-f]{8}-[0-9a-f-]{27}, /m,
       /^rules +WireServer .*, IMDS "closed", HostGA /m,
+      /^telemetry +\d+ events sent, \d+ waiting$/m,
       /^requests .* 1 denied, 0 connections without a caller$/m,
       /GET \/metadata\/instance\?api-version=2021-02-01 \(imds\)/,
       /forbidden: no privilege matches and the default access is deny/,
