@@ -13,9 +13,10 @@ import {
   TOO_MUCH_OVERHEAD,
 } from './answer.ts'
 import type { Exchange } from './exchange.ts'
+import { failExchange } from './fault.ts'
 import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
 import { toClientHeaders, toHostHeaders } from './headers.ts'
-import type { HostClientError, HostExchange, HostRequest } from './host-exchange.ts'
+import type { HostClientError, HostExchange, HostOrder, HostRequest } from './host-exchange.ts'
 import { BodyError, type BodyFault } from './http1/server-connection.ts'
 import type { ProxyStages } from './stages.ts'
 
@@ -38,20 +39,21 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
     stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
     return void sendAnswer(turn, BAD_REQUEST)
   }
+  const { uid } = caller
+  const signed = (body: Buffer) => () => signedRequest(exchange, caller, stages, body)
+  const unsigned = () => unsignedRequest(exchange, caller, stages)
   if (turn.head.bodyBytes === 0) {
-    const make = isExempt ? () => unsignedRequest(exchange, caller, stages, undefined) : undefined
-    return carry(exchange, caller, stages, make ?? (() => signedRequest(exchange, caller, stages, NO_BODY)))
+    return carry(exchange, caller, stages, { uid, upload: undefined, make: isExempt ? unsigned : signed(NO_BODY) })
   }
   if (isExempt) {
     turn.invite()
-    const upload = unsignedRequest(exchange, caller, stages, turn.streamBody(MAX_UPLOAD_BODY_BYTES))
-    return carry(exchange, caller, stages, () => upload)
+    return carry(exchange, caller, stages, { uid, upload: turn.streamBody(MAX_UPLOAD_BODY_BYTES), make: unsigned })
   }
   await room(exchange, caller, stages)
   turn.invite()
   const result = await turn.readBody(MAX_SIGNED_BODY_BYTES)
   if (result.kind === 'whole') {
-    return carry(exchange, caller, stages, () => signedRequest(exchange, caller, stages, result.body))
+    return carry(exchange, caller, stages, { uid, upload: undefined, make: signed(result.body) })
   }
   const { answer, detail } = BODY_FAULTS[result.kind]
   stages.observer.finished(exchange, caller, answer.status, detail)
@@ -86,18 +88,13 @@ function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, 
   const headers = headersToHost(exchange, caller, stages, body.length)
   const authorization = stages.authorize({ method, path: target.path, query: target.query, headers, body })
   if (authorization !== undefined) headers.push(AUTHORIZATION_HEADER, authorization)
-  return { method, target: target.withoutFragment, headers, authorization, body, uid: caller.uid }
+  return { method, target: target.withoutFragment, headers, authorization, body }
 }
 
-function unsignedRequest(
-  exchange: Exchange,
-  caller: Caller,
-  stages: ProxyStages,
-  body: HostRequest['body'],
-): HostRequest {
+function unsignedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages): HostRequest {
   const { method, target, turn } = exchange
   const headers = headersToHost(exchange, caller, stages, turn.head.bodyBytes)
-  return { method, target: target.withoutFragment, headers, authorization: undefined, body, uid: caller.uid }
+  return { method, target: target.withoutFragment, headers, authorization: undefined, body: undefined }
 }
 
 function headersToHost(
@@ -118,35 +115,30 @@ function headersToHost(
 /**
  * Sends the request, and a second time when the first certainly did nothing: a safe one that met a connection which the
  * host had given up, and one that the host refused because its key was replaced while it was on its way.
- * @param make builds the request and signs it with the key of the moment.
  */
-function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, make: () => HostRequest): void {
-  const request = make()
+function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, order: HostOrder): void {
   const giveUp = (error: HostClientError) => {
-    const answer = answerFor(error, request)
+    const answer = answerFor(error, order)
     const detail = error.isConnected
       ? `Failed to send request to host: Failed to send request to ${exchange.rawTarget}: ${error.reason}`
       : `Failed to send request to host: Host connection error: ${error.reason}`
     stages.observer.finished(exchange, caller, answer.status, detail)
     sendAnswer(exchange.turn, answer)
   }
-  attempt(exchange, caller, stages, request, {
-    onRefused: () => attempt(exchange, caller, stages, make(), { onRefused: undefined, onFailed: giveUp }),
+  const again = () => attempt(exchange, caller, stages, order, { onRefused: undefined, onFailed: giveUp })
+  attempt(exchange, caller, stages, order, {
+    onRefused: again,
     onFailed(error) {
-      if (!error.isStale || !REPEATABLE.has(request.method) || !isReplayable(request)) return void giveUp(error)
-      attempt(exchange, caller, stages, request, { onRefused: undefined, onFailed: giveUp })
+      if (error.isStale && REPEATABLE.has(exchange.method) && order.upload === undefined) again()
+      else giveUp(error)
     },
   })
 }
 
-function answerFor(error: HostClientError, { body }: HostRequest): Answer {
-  const fault = body !== undefined && !Buffer.isBuffer(body) ? body.errored : undefined
+function answerFor(error: HostClientError, { upload }: HostOrder): Answer {
+  const fault = upload?.errored
   if (fault instanceof BodyError) return BODY_FAULTS[fault.kind].answer
   return error.isConnected ? SERVICE_UNAVAILABLE : BAD_GATEWAY
-}
-
-function isReplayable({ body }: HostRequest): boolean {
-  return body === undefined || Buffer.isBuffer(body)
 }
 
 /** What to do when a try ends before anything of an answer went to the client. */
@@ -161,12 +153,13 @@ function attempt(
   exchange: Exchange,
   caller: Caller,
   stages: ProxyStages,
-  request: HostRequest,
+  order: HostOrder,
   otherwise: Otherwise,
 ): void {
   const { turn, connection } = exchange
   const { observer, hostClient } = stages
   let status = 0
+  let authorization: string | undefined
   let host: HostExchange | undefined
   const leave = () => {
     host?.abort()
@@ -177,34 +170,47 @@ function attempt(
   turn.onGone = leave
   turn.onDrain = () => host?.resume()
   const destination = connection.destination as { address: string; port: number }
-  const sentAtMs = observer.nowMs()
-  host = hostClient.send(destination, request, {
-    onHead(hostStatus, rawHeaders) {
-      observer.hostAnswered(exchange, sentAtMs)
-      const isUnaccepted = hostStatus === UNAUTHORIZED && request.authorization !== undefined
-      const renewal =
-        isUnaccepted && otherwise.onRefused !== undefined ? stages.keyAfter(request.authorization) : undefined
-      if (renewal !== undefined) {
-        host?.abort()
+  let sentAtMs = 0
+  const make = () => {
+    const request = order.make()
+    authorization = request.authorization
+    sentAtMs = observer.nowMs()
+    return request
+  }
+  host = hostClient.send(
+    destination,
+    { uid: order.uid, upload: order.upload, make },
+    {
+      onUnmade(error) {
         turn.onGone = undefined
-        void renewal.then(otherwise.onRefused)
-        return
-      }
-      status = hostStatus
-      turn.begin(status, toClientHeaders(rawHeaders))
+        failExchange(exchange, stages, error)
+      },
+      onHead(hostStatus, rawHeaders) {
+        observer.hostAnswered(exchange, sentAtMs)
+        const isUnaccepted = hostStatus === UNAUTHORIZED && otherwise.onRefused !== undefined
+        const renewal = isUnaccepted && authorization !== undefined ? stages.keyAfter(authorization) : undefined
+        if (renewal !== undefined) {
+          host?.abort()
+          turn.onGone = undefined
+          void renewal.then(otherwise.onRefused)
+          return
+        }
+        status = hostStatus
+        turn.begin(status, toClientHeaders(rawHeaders))
+      },
+      onData: (chunk) => turn.write(chunk),
+      onPause: () => turn.flush(),
+      onEnd() {
+        observer.finished(exchange, caller, status, '')
+        turn.end()
+      },
+      onError(error) {
+        turn.onGone = undefined
+        if (status === 0) return void otherwise.onFailed(error)
+        // A broken body must not look complete, also where its end is the connection's.
+        observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
+        turn.break()
+      },
     },
-    onData: (chunk) => turn.write(chunk),
-    onPause: () => turn.flush(),
-    onEnd() {
-      observer.finished(exchange, caller, status, '')
-      turn.end()
-    },
-    onError(error) {
-      turn.onGone = undefined
-      if (status === 0) return void otherwise.onFailed(error)
-      // A broken body must not look complete, also where its end is the connection's.
-      observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
-      turn.break()
-    },
-  })
+  )
 }

@@ -6,13 +6,12 @@
  * list holds.
  */
 
-import type { Readable } from 'node:stream'
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-exchange.ts'
+import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostOrder } from './host-exchange.ts'
 import { createHostPool, type HostPool } from './host-pool.ts'
 import type { UploadClient } from './upload-client.ts'
 
 export interface HostClient {
-  send(destination: HostAddress, request: HostRequest, handler: HostAnswerHandler): HostExchange
+  send(destination: HostAddress, order: HostOrder, handler: HostAnswerHandler): HostExchange
   /** Ends all pools and the requests on them. */
   close(): Promise<void>
 }
@@ -39,12 +38,12 @@ export function createHostClient(options: HostClientOptions = HOST_CLIENT_DEFAUL
     }
     return pool
   }
-  const upload = (destination: HostAddress, request: HostRequest, body: Readable, handler: HostAnswerHandler) => {
+  const upload = (destination: HostAddress, order: HostOrder, handler: HostAnswerHandler) => {
     let exchange: HostExchange | undefined
     let isAborted = false
     uploads ??= import('./upload-client.ts').then(({ createUploadClient }) => createUploadClient(options))
     void uploads.then((client) => {
-      if (!isAborted) exchange = client.send(destination, request, body, handler)
+      if (!isAborted) exchange = client.send(destination, order, handler)
     })
     return {
       resume: () => exchange?.resume(),
@@ -55,11 +54,8 @@ export function createHostClient(options: HostClientOptions = HOST_CLIENT_DEFAUL
     }
   }
   return {
-    send(destination, request, handler) {
-      const { body } = request
-      if (body === undefined || Buffer.isBuffer(body)) return poolOf(destination).send(request, body, handler)
-      return upload(destination, request, body, handler)
-    },
+    send: (destination, order, handler) =>
+      order.upload === undefined ? poolOf(destination).send(order, handler) : upload(destination, order, handler),
     async close() {
       for (const pool of pools.values()) pool.close()
       pools.clear()

@@ -17,7 +17,7 @@ export interface Waiting {
 
 export interface HostConnection {
   /** Sends a request. Only while idle. What it returns is about this request alone, also when the next one is on its way. */
-  send(request: HostRequest, body: Buffer | undefined, handler: HostAnswerHandler): HostExchange
+  send(request: HostRequest, handler: HostAnswerHandler): HostExchange
   /** Ends it, and tells the handler of the request on it why. */
   fail(reason: string): void
   readonly waiting: Waiting
@@ -102,7 +102,7 @@ export function openHostConnection(
   socket.on('close', () => fail('other side closed', isConnected && !hasAnswered))
 
   const connection: HostConnection = {
-    send(request, body, toHandler) {
+    send(request, toHandler) {
       handler = toHandler
       hasAnswered = false
       if (isConnected) wait('head')
@@ -128,7 +128,7 @@ export function openHostConnection(
         },
         onMalformed: (reason) => fail(reason),
       })
-      write(socket, renderHead(request), body)
+      write(socket, renderHead(request), request.body)
       return {
         resume() {
           if (handler !== toHandler || waiting.for !== 'client') return

@@ -2,6 +2,19 @@
 
 import type { Readable } from 'node:stream'
 
+/**
+ * What somebody wants sent. It is made when there is a connection for it: a request that has waited bears the time of its
+ * sending, and is signed with the key of that moment.
+ */
+export interface HostOrder {
+  /** User id of whoever asks: on whose share of the connections it goes. */
+  readonly uid: number
+  /** A body that comes as a stream: such an order is carried once, and its request has no other body. */
+  readonly upload: Readable | undefined
+  /** Called at most once for each time the order is sent. @throws when the request cannot be signed */
+  make(): HostRequest
+}
+
 export interface HostRequest {
   readonly method: string
   /** Origin-form or absolute-form target. */
@@ -10,14 +23,14 @@ export interface HostRequest {
   readonly headers: readonly string[]
   /** Value of the authorization header, when the request is signed. */
   readonly authorization: string | undefined
-  /** Whole body, a stream, or nothing. */
-  readonly body: Buffer | Readable | undefined
-  /** User id of whoever asks: on whose share of the connections it goes. */
-  readonly uid: number
+  /** Whole body, or nothing. */
+  readonly body: Buffer | undefined
 }
 
-/** Receives the host's answer. After `onEnd` or `onError` nothing more is called. */
+/** Receives the host's answer. After `onUnmade`, `onEnd` or `onError` nothing more is called. */
 export interface HostAnswerHandler {
+  /** The request could not be made. */
+  onUnmade(error: unknown): void
   /** @param rawHeaders names and values in turn, one character one byte. */
   onHead(status: number, rawHeaders: readonly string[]): void
   /**

@@ -7,10 +7,17 @@
  */
 
 import { type HostConnection, openHostConnection, type Waiting } from './host-connection.ts'
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-exchange.ts'
+import type {
+  HostAddress,
+  HostAnswerHandler,
+  HostClientOptions,
+  HostExchange,
+  HostOrder,
+  HostRequest,
+} from './host-exchange.ts'
 
 export interface HostPool {
-  send(request: HostRequest, body: Buffer | undefined, handler: HostAnswerHandler): HostExchange
+  send(order: HostOrder, handler: HostAnswerHandler): HostExchange
   /** Ends all connections and the requests on them. */
   close(): void
 }
@@ -30,8 +37,7 @@ interface User {
 
 interface Queued {
   readonly user: User
-  readonly request: HostRequest
-  readonly body: Buffer | undefined
+  readonly order: HostOrder
   readonly handler: HostAnswerHandler
   readonly sinceMs: number
   exchange: HostExchange | undefined
@@ -84,7 +90,7 @@ export function createHostPool(
     uid === 0 ||
     (inUse < options.maxConnectionsPerUser && shared < options.maxConnections - options.reservedConnections)
 
-  /** Takes the request whose turn it is. Its user goes to the end of the line. */
+  /** Takes the order whose turn it is. Its user goes to the end of the line. */
   const takeNext = (): Queued | undefined => {
     for (const user of users.values()) {
       const [next] = user.waiting
@@ -118,12 +124,22 @@ export function createHostPool(
     forget(queued.user)
     queued.handler.onError({ isConnected: false, isStale: false, reason })
   }
-  const start = (queued: Queued, slot: Slot) => {
+  /** @returns `undefined` when the request cannot be made, which its handler knows then */
+  const make = ({ order, handler, user }: Queued): HostRequest | undefined => {
+    try {
+      return order.make()
+    } catch (error) {
+      forget(user)
+      handler.onUnmade(error)
+      return undefined
+    }
+  }
+  const start = (queued: Queued, request: HostRequest, slot: Slot) => {
     const { user } = queued
     slot.user = user
     user.inUse++
     if (user.uid !== 0) shared++
-    queued.exchange = slot.connection.send(queued.request, queued.body, queued.handler)
+    queued.exchange = slot.connection.send(request, queued.handler)
   }
   /** The connection works for nobody any more. */
   const release = (slot: Slot) => {
@@ -134,39 +150,46 @@ export function createHostPool(
     if (user.uid !== 0) shared--
     forget(user)
   }
-  /** Gives the request a connection, or makes it wait for one. */
-  const serve = (queued: Queued) => {
+  /** Gives the order a connection, or makes it wait for one. @returns false: it was over before it began */
+  const serve = (queued: Queued): boolean => {
     const free = takeFresh(idle, monotonicMs())
-    if (free !== undefined) start(queued, free)
-    else if (open.size < options.maxConnections) openFor(queued)
-    else queued.user.waiting.add(queued)
+    if (free === undefined && open.size >= options.maxConnections) {
+      queued.user.waiting.add(queued)
+      return true
+    }
+    const request = make(queued)
+    if (request !== undefined) start(queued, request, free ?? openSlot())
+    else if (free !== undefined) idle.push(free)
+    return request !== undefined
   }
-  const openFor = (queued: Queued) => {
+  /** Gives connections that have come free to those who wait. */
+  const serveNext = () => {
+    for (let next = takeNext(); next !== undefined && !serve(next); next = takeNext()) {}
+  }
+  const openSlot = (): Slot => {
     const connection = openHostConnection(destination, monotonicMs, {
       onIdle() {
         release(slot)
-        const next = takeNext()
-        if (next === undefined) idle.push(slot)
-        else start(next, slot)
+        idle.push(slot)
+        serveNext()
       },
       onClosed() {
         release(slot)
         open.delete(slot)
         const at = idle.indexOf(slot)
         if (at !== -1) idle.splice(at, 1)
-        const next = takeNext()
-        if (next !== undefined) serve(next)
+        serveNext()
       },
     })
     const slot: Slot = { connection, user: undefined }
     open.add(slot)
     timer ??= setInterval(check, intervalMs).unref()
-    start(queued, slot)
+    return slot
   }
   return {
-    send(request, body, handler) {
-      const user = userOf(request.uid)
-      const queued: Queued = { user, request, body, handler, sinceMs: monotonicMs(), exchange: undefined }
+    send(order, handler) {
+      const user = userOf(order.uid)
+      const queued: Queued = { user, order, handler, sinceMs: monotonicMs(), exchange: undefined }
       if (mayHaveMore(user)) serve(queued)
       else user.waiting.add(queued)
       return {

@@ -7,7 +7,6 @@
 
 import { NOTIFY_HEADER, TIME_TICK_HEADER } from '../base/azure-headers.ts'
 import { SELF_PROBE } from '../base/endpoints.ts'
-import { describeError } from '../base/errors.ts'
 import type { Caller } from '../identity/caller.ts'
 import {
   type Answer,
@@ -15,7 +14,6 @@ import {
   CONTENT_TOO_LARGE,
   DONE,
   FORBIDDEN,
-  INTERNAL_ERROR,
   jsonAnswer,
   METHOD_NOT_ALLOWED,
   MISDIRECTED,
@@ -24,6 +22,7 @@ import {
   unsupportedMethod,
 } from './answer.ts'
 import type { Exchange } from './exchange.ts'
+import { failExchange } from './fault.ts'
 import { forward } from './forward.ts'
 import {
   hasTraversal,
@@ -67,7 +66,7 @@ export function handleRequest(exchange: Exchange, stages: ProxyStages): void {
       () => handleKnown(exchange, undefined, stages),
     )
   } catch (error) {
-    fail(exchange, stages, error)
+    failExchange(exchange, stages, error)
   }
 }
 
@@ -83,17 +82,10 @@ function handleKnown(exchange: Exchange, caller: Caller | undefined, stages: Pro
       requireRules(exchange, caller, stages) ??
       authorise(exchange, caller, stages)
     if (answer !== undefined) return void sendAnswer(exchange.turn, answer)
-    forward(exchange, caller, stages).catch((error: unknown) => fail(exchange, stages, error))
+    forward(exchange, caller, stages).catch((error: unknown) => failExchange(exchange, stages, error))
   } catch (error) {
-    fail(exchange, stages, error)
+    failExchange(exchange, stages, error)
   }
-}
-
-/** Ends a request that met a fault of ours. */
-function fail(exchange: Exchange, { observer }: ProxyStages, error: unknown): void {
-  observer.failed(exchange, describeError(error))
-  if (exchange.turn.hasBegun) exchange.turn.break()
-  else sendAnswer(exchange.turn, INTERNAL_ERROR)
 }
 
 function refuseLargeBody({ turn, isExempt, connection }: Exchange, { observer }: ProxyStages): Answer | undefined {

@@ -7,10 +7,11 @@
 import type { Readable } from 'node:stream'
 import type { Dispatcher, Pool as UndiciPool } from 'undici'
 import Pool from 'undici/lib/dispatcher/pool.js'
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostRequest } from './host-exchange.ts'
+import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostOrder } from './host-exchange.ts'
 
 export interface UploadClient {
-  send(destination: HostAddress, request: HostRequest, body: Readable, handler: HostAnswerHandler): HostExchange
+  /** @param order one with an upload */
+  send(destination: HostAddress, order: HostOrder, handler: HostAnswerHandler): HostExchange
   /** Ends all uploads. */
   close(): Promise<void>
 }
@@ -39,7 +40,7 @@ export function createUploadClient(options: HostClientOptions): UploadClient {
     return pool
   }
   return {
-    send: (destination, request, body, handler) => dispatch(poolOf(destination), request, body, handler),
+    send: (destination, order, handler) => dispatch(poolOf(destination), order, handler),
     close: async () => {
       await Promise.all([...pools.values()].map((pool) => pool.destroy()))
       pools.clear()
@@ -47,7 +48,7 @@ export function createUploadClient(options: HostClientOptions): UploadClient {
   }
 }
 
-function dispatch(pool: UndiciPool, request: HostRequest, body: Readable, handler: HostAnswerHandler): HostExchange {
+function dispatch(pool: UndiciPool, order: HostOrder, handler: HostAnswerHandler): HostExchange {
   let controller: Dispatcher.DispatchController | undefined
   let isOver = false
   let hasHead = false
@@ -60,11 +61,12 @@ function dispatch(pool: UndiciPool, request: HostRequest, body: Readable, handle
       reason: describe(error),
     })
   }
+  const request = order.make()
   const options = {
     method: request.method as Dispatcher.HttpMethod,
     path: request.target,
     headers: withoutPoolHeaders(request.headers),
-    body,
+    body: order.upload as Readable,
   }
   try {
     pool.dispatch(options, {

@@ -27,11 +27,18 @@ async function start(t: TestContext, options: Partial<HostClientOptions> = {}) {
     await host.close()
   })
   const ended: string[] = []
-  const ask = (uid: number, target: string) =>
+  const request = (target: string) => ({
+    method: 'GET',
+    target,
+    headers: ['host', 'h'],
+    authorization: undefined,
+    body: undefined,
+  })
+  const ask = (uid: number, target: string, make = () => request(target)) =>
     pool.send(
-      { method: 'GET', target, headers: ['host', 'h'], authorization: undefined, body: undefined, uid },
-      undefined,
+      { uid, upload: undefined, make },
       {
+        onUnmade: (error) => void ended.push(`${target}: ${(error as Error).message}`),
         onHead: () => undefined,
         onData: () => true,
         onPause: () => undefined,
@@ -133,5 +140,27 @@ describe('createHostPool()', () => {
       '/m2: the host did not answer in time',
     ])
     await arrived('/m1', '/m2', '/m3', '/m4')
+  })
+
+  test('has a request made when there is a connection for it, and passes over one that cannot be made', async (t) => {
+    const { host, ask, arrived, answer, ended } = await start(t)
+    const made: string[] = []
+    const order = (target: string) => () => {
+      made.push(target)
+      if (target.endsWith('bad')) throw new Error('it has no key')
+      return { method: 'GET', target, headers: ['host', 'h'], authorization: undefined, body: undefined }
+    }
+    for (const target of ['/m1', '/m2', '/m3-bad', '/m4']) ask(MALLORY, target, order(target))
+    await arrived('/m1', '/m2')
+    assert.deepEqual(made, ['/m1', '/m2'])
+    answer('/m1')
+    await arrived('/m1', '/m2', '/m4')
+    assert.deepEqual(made, ['/m1', '/m2', '/m3-bad', '/m4'])
+    ask(BOB, '/b1-bad', order('/b1-bad'))
+    assert.deepEqual(
+      ended.filter((line) => line.includes('bad')),
+      ['/m3-bad: it has no key', '/b1-bad: it has no key'],
+    )
+    assert.equal(host.connections(), 2)
   })
 })

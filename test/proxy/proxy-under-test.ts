@@ -91,10 +91,10 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
   const toldLines: Told[] = []
   let requests = 0
   const toLoopback: HostClient = {
-    send: (destination, request, handler) => {
+    send: (destination, order, handler) => {
       if (![IMDS, HOSTGA, WIRESERVER].some(({ address }) => address === destination.address))
         throw new Error(`the test does not know ${destination.address}`)
-      return pool.send({ address: '127.0.0.1', port: host.port }, request, handler)
+      return pool.send({ address: '127.0.0.1', port: host.port }, order, handler)
     },
     close: () => pool.close(),
   }
