@@ -92,11 +92,11 @@ export function createProxyServer(
   const takeShare = (socket: Socket, uid: number | undefined) => {
     if (uid === 0) return
     const surplus = shares.add(uid, socket)
-    const client = surplus && open.get(surplus)
+    const client = surplus && open.get(surplus.socket)
     if (client === undefined) return
     const reason = `Closed a connection: the user has ${options.maxConnectionsPerUser} others, or all users have theirs`
-    stages.observer.dismissed(client.facts, uid === undefined ? undefined : `uid ${uid}`, reason)
-    surplus?.destroy()
+    stages.observer.dismissed(client.facts, surplus?.uid === undefined ? undefined : `uid ${surplus.uid}`, reason)
+    surplus?.socket.destroy()
   }
 
   const serve = (connection: ClientConnection, turn: Turn) => {

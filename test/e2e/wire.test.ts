@@ -155,6 +155,30 @@ describe('a client that writes', () => {
     ],
     ['a request behind one that closes', `${get(LAST)}${smuggled}`, [200], ['GET /#']],
     ['a request behind one that is refused', `GET /#/../x HTTP/1.1\r\nHost: h\r\n\r\n${smuggled}`, [403], []],
+    [
+      'a request behind a local answer that came before its body',
+      `POST /provision HTTP/1.1\r\nHost: h\r\nMetadata: 1\r\nContent-Length: 5\r\n\r\nhello${get()}`,
+      [200, 200],
+      ['GET /#'],
+    ],
+    [
+      'a request inside such a body',
+      `POST /provision HTTP/1.1\r\nHost: h\r\nMetadata: 1\r\nContent-Length: ${smuggled.length + 4}\r\n\r\n${smuggled}${get()}`,
+      [200, 200],
+      ['GET /#'],
+    ],
+    [
+      'chunks that are none behind a local answer',
+      `POST /provision HTTP/1.1\r\nHost: h\r\nMetadata: 1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n${smuggled}`,
+      [200],
+      [],
+    ],
+    [
+      'a request behind a body that is too large',
+      post('Content-Length: 102401', `${'a'.repeat(102_401)}${smuggled}`),
+      [413],
+      [],
+    ],
     ['nonsense behind a request', `${get()}\0\0\r\n\r\n`, [200, 400], ['GET /#']],
     [
       'an upgrade, which goes no further',
