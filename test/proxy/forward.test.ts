@@ -459,6 +459,22 @@ describe('connections to the host', () => {
     await until(() => proxy.host.closed() === 1, 'the connection to the host ends')
     assert.match(String(proxy.told.at(-1)), /200: The client went away before the end of the answer$/)
   })
+  test('that are all busy: a request that waited bears the time of its sending, and is signed then', async (t) => {
+    const proxy = await start(t, { hostClient: { maxConnections: 1 } })
+    proxy.host.onCall(() => undefined)
+    const [first, second] = [proxy.connect(), proxy.connect()]
+    first.write(get('/first'))
+    await until(() => proxy.host.calls.length === 1, 'the host is asked')
+    second.write(get('/second'))
+    await until(() => proxy.told.includes('started GET /second'), 'the other request is read')
+    const later = 'Fri, 02 Jan 2026 03:06:07 GMT'
+    proxy.stages.httpDate = () => later
+    proxy.host.calls[0]?.answer(200, {}, 'ok')
+    await until(() => proxy.host.calls.length === 2, 'the host is asked again')
+    const call = proxy.host.calls[1] as HostCall
+    assert.deepEqual(header(call, 'x-ms-azure-host-date'), [later])
+    assert.deepEqual(header(call, 'x-ms-azure-host-authorization'), [expectedAuthorization(call)])
+  })
   test('are not made for a client that left while its names were looked up', async (t) => {
     const proxy = await start(t)
     const { promise, resolve } = Promise.withResolvers<typeof ROOT>()
