@@ -47,10 +47,12 @@ export function readCanonicalRequest({ path, query }: CanonicalRequest): ReadReq
  * which of them the host takes is not known.
  */
 export function readRespelt({ path, query }: CanonicalRequest): ReadRequest {
-  const parameters = () => {
+  const parameters: ReadRequest['parameters'] = (wanted) => {
     const lower = new Map<string, string[]>()
-    for (const [name, values] of query) {
-      const all = lower.getOrInsertComputed(name.toLowerCase(), () => [])
+    for (const [spelt, values] of query) {
+      const name = spelt.toLowerCase()
+      if (!wanted.has(name)) continue
+      const all = lower.getOrInsertComputed(name, () => [])
       for (const value of values) all.push(value.toLowerCase())
     }
     return lower

@@ -41,20 +41,23 @@ export function legacyPattern({ path, query }: LegacyPattern): Pattern {
 export function readLegacyRequest(target: RequestTarget): ReadRequest {
   const decoded = decodeLossy(target.path).toLowerCase()
   const mark = decoded.indexOf('?')
-  if (mark === -1) return { path: decoded, parameters: () => firstValues([target.query]) }
+  if (mark === -1) return { path: decoded, parameters: (wanted) => firstValues([target.query], wanted) }
   const embeddedQuery = decoded.slice(mark + 1)
-  return { path: decoded.slice(0, mark), parameters: () => firstValues([target.query, embeddedQuery]) }
+  return { path: decoded.slice(0, mark), parameters: (wanted) => firstValues([target.query, embeddedQuery], wanted) }
 }
 
 /** Of several parameters with one name only the first is seen. `+` is a plus. */
-function firstValues(queries: readonly string[]): ReadonlyMap<string, readonly string[]> {
+function firstValues(
+  queries: readonly string[],
+  wanted: { has(name: string): boolean },
+): ReadonlyMap<string, readonly string[]> {
   const parameters = new Map<string, readonly string[]>()
   for (const query of queries) {
     if (query === '') continue
     const parts = literalParts(query)
     for (let at = 0; at < parts.length; at += 2) {
       const name = parts[at]!.toLowerCase()
-      if (!parameters.has(name)) parameters.set(name, [parts[at + 1]!.toLowerCase()])
+      if (wanted.has(name) && !parameters.has(name)) parameters.set(name, [parts[at + 1]!.toLowerCase()])
     }
   }
   return parameters

@@ -19,10 +19,14 @@ export interface Pattern {
   readonly parameters: readonly WantedParameter[]
 }
 
-/** A request as one of the matchers reads it. The parameters are asked for only when a pattern needs them. */
+/** A request as one of the matchers reads it. */
 export interface ReadRequest {
   readonly path: string
-  parameters(): ReadonlyMap<string, readonly string[]>
+  /**
+   * Reads the parameters, when a pattern of this path needs them.
+   * @param wanted names that are asked for; a request may have thousands of others, which need not be in the answer
+   */
+  parameters(wanted: { has(name: string): boolean }): ReadonlyMap<string, readonly string[]>
 }
 
 /** Patterns of one path that ask for the same parameters, by their places in the list. Equal parameters have one number. */
@@ -54,7 +58,7 @@ export class PatternIndex {
     let present: Uint8Array | undefined
     const matching = this.#byPrefix.find(request.path).filter(({ parameters }) => {
       if (parameters.length === 0) return true
-      present ??= this.#parameters.findPresent(request.parameters())
+      present ??= this.#parameters.findPresent(request)
       return areAllPresent(parameters, present)
     })
     if (matching.length === 1) return matching[0]!.places
@@ -89,8 +93,9 @@ class ParameterIndex {
   }
 
   /** @returns by number: 1 when the parameter is there, else 0 */
-  findPresent(parameters: ReadonlyMap<string, readonly string[]>): Uint8Array {
+  findPresent(request: ReadRequest): Uint8Array {
     const present = new Uint8Array(this.#numbers.size)
+    const parameters = request.parameters(this.#byName)
     for (const [name, byValue] of this.#byName) {
       const values = parameters.get(name)
       if (values === undefined) continue
