@@ -8,6 +8,7 @@
  * Parts do not know each other; every arrow between them is in this file.
  */
 
+import { machine } from 'node:os'
 import { dirname, join } from 'node:path'
 import { aborted, type Clock, processAgeMs, systemClock } from '../base/clock.ts'
 import { ENDPOINTS, LISTENER, SELF_PROBE, WIRESERVER } from '../base/endpoints.ts'
@@ -55,6 +56,7 @@ import { createHostLink } from './host-link.ts'
 import { keepListening } from './listener.ts'
 import { createLocalRulesFile } from './local-rules.ts'
 import { osName, readMachineFacts, readOsRelease } from './machine-facts.ts'
+import { watchMemory } from './memory.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createReport, type Report } from './report.ts'
@@ -193,6 +195,7 @@ export function startAgent(config: Config, version: string): Agent {
   if (limits.notice !== undefined) telling.log.warn(limits.notice)
 
   const run = async () => {
+    telling.log.info(`Start proxy listener at '${LISTENER.address}:${LISTENER.port}'.`)
     // First: an agent before this one may have left a redirection that catches our own connections, and others' before
     // their records can be taken.
     const redirecting = redirection.run(stopping.signal)
@@ -245,9 +248,8 @@ export function startAgent(config: Config, version: string): Agent {
       await keeper.run(stopping.signal)
     })
     const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
-    const delayed = async (signal: AbortSignal) => {
-      await Promise.all([telemetry.run(signal), status.run(signal)])
-    }
+    const tellMemory = (signal: AbortSignal) => watchMemory(clock, telling.log, config.monitorIntervalMs, signal)
+    const delayed = [telemetry.run, status.run, tellMemory]
     const reporting = runDelayed(provisioning.finished, telling, delayed, clock, stopping.signal)
     await aborted(stopping.signal)
 
@@ -293,7 +295,7 @@ const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'pr
 
 /** Says that we are here, and what is odd about the configuration. */
 function greet({ log, console, board }: Telling, config: Config, version: string): void {
-  const text = `============== GuestProxyAgent (${version}) is starting on ${osName(readOsRelease())}(${process.arch}), elapsed: ${processAgeMs()}`
+  const text = `============== GuestProxyAgent (${version}) is starting on ${osName(readOsRelease())}(${machine()}), elapsed: ${processAgeMs()}`
   log.info(text)
   console(text)
   log.info(`Configuration: ${config.path}`)
@@ -540,18 +542,18 @@ function answerProvision(query: ProvisionQuery, keeper: KeyKeeper, provisioning:
   return state
 }
 
-/** Runs what can wait until provisioning has ended well, or for a minute: the CPU limit, then `task` to its end. */
+/** Runs what can wait until provisioning has ended well, or for a minute: the CPU limit, then `tasks` to their end. */
 async function runDelayed(
   provisioned: Promise<void>,
   telling: Telling,
-  task: (signal: AbortSignal) => Promise<void>,
+  tasks: readonly ((signal: AbortSignal) => Promise<void>)[],
   clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
   await Promise.race([provisioned, clock.sleep(DELAYED_TASKS_AFTER_MS, signal)])
   if (signal.aborted) return
   void limitCpu(telling.log)
-  await task(signal)
+  await Promise.all(tasks.map((task) => task(signal)))
 }
 
 /** What the kernel counted since the programs were attached. */

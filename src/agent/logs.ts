@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
-import { createLog, type Log, type LogSink } from '../base/log.ts'
+import { createLog, type Log, type LogSink, toSafeLine } from '../base/log.ts'
 import { createRollingFile, type RollingFile } from '../base/rolling-file.ts'
 import { createSystemLog } from '../base/system-log.ts'
 import type { Config } from '../config/config.ts'
@@ -20,6 +20,8 @@ export interface Logs {
   /** Lines that became telemetry events. */
   readonly events: EventQueue
   readonly eventCounts: EventCounts
+  /** Tells standard error alone what the files cannot tell of themselves. */
+  tellSystem(message: string): void
   /** Entries lost so far, of each log. */
   dropped(): Readonly<Record<'agent' | 'connection' | 'system', number>>
   /** Writes what is buffered, waiting at most `timeoutMs` for a slow disk, and closes the files. */
@@ -31,10 +33,15 @@ export interface Logs {
 /** Makes the logs that `config` asks for. Files are opened with their first line. */
 export function openLogs(config: Config, writer: Writer, clock: Clock): Logs {
   const system = createSystemLog(config.systemLogLevel)
+  const tellSystem = (message: string) => system.write('Error', toSafeLine(message), clock.nowMs())
   const file = (name: string): RollingFile | undefined =>
     config.logFolder === ''
       ? undefined
-      : createRollingFile({ path: join(config.logFolder, name), threshold: config.fileLogLevel })
+      : createRollingFile({
+          path: join(config.logFolder, name),
+          threshold: config.fileLogLevel,
+          onLoss: (reason) => tellSystem(`Error writing to log: ${reason}`),
+        })
   const agentFile = file('ProxyAgent.log')
   const connectionFile = file('ProxyAgent.Connection.log')
   const files = [agentFile, connectionFile].filter((each) => each !== undefined)
@@ -55,13 +62,17 @@ export function openLogs(config: Config, writer: Writer, clock: Clock): Logs {
     })
   return {
     agent: eventSink ? createLog([...sinks, eventSink], clock.nowMs) : quiet,
-    connection: createConnectionLog(connectionFile, system, clock.nowMs, {
+    connection: createConnectionLog({
+      file: connectionFile,
+      systemLog: system,
+      nowMs: clock.nowMs,
       events: eventSink,
       traceClock: config.enableHttpProxyTrace ? () => performance.now() : undefined,
     }),
     quiet,
     events,
     eventCounts,
+    tellSystem,
     dropped: () => ({
       agent: agentFile?.dropped ?? 0,
       connection: connectionFile?.dropped ?? 0,

@@ -82,9 +82,14 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
     writing = writing.then(() => writeTags(text))
   }
   const tell = (text: string) => {
-    console(text === '' ? 'Provision finished successfully' : text)
-    if (text === '') log.info('Provision finished successfully')
-    else log.write('Error', `Provision ended with errors: ${text.trim()}`, ORIGIN)
+    if (text === '') {
+      console('Provision finished successfully')
+      log.info('Provision finished successfully')
+      return
+    }
+    const lines = text.trimEnd().split('\r\n')
+    for (const line of lines) console(line)
+    log.write('Error', `Provision ended with errors: ${lines.join('; ')}`, ORIGIN)
   }
   /** Writes both files; a failure is told once, and tried again with the next declaration. */
   const writeTags = async (text: string) => {

@@ -41,7 +41,7 @@ export function createRulesLog(directory: string, clock: Pick<Clock, 'nowMs'>, l
   let lastNs = 0n
   let hasFailed = false
 
-  /** Names must differ and sort by age, also when the wall clock stands still or is set back. */
+  /** Names must differ and sort by age, also when the wall clock stands still or is set back, in this run or before it. */
   const nextStamp = (takenMs: number): string => {
     const ns = BigInt(Math.trunc(takenMs * 1000)) * 1000n
     lastNs = ns > lastNs ? ns : lastNs + 1n
@@ -53,7 +53,8 @@ export function createRulesLog(directory: string, clock: Pick<Clock, 'nowMs'>, l
       waiting = undefined
       try {
         await mkdir(directory, { recursive: true, mode: 0o750 })
-        await makeRoom(directory)
+        const newestNs = await makeRoom(directory)
+        if (newestNs > lastNs) lastNs = newestNs
         const path = join(directory, `AuthorizationRules_${nextStamp(takenMs)}`)
         const text = JSON.stringify(renderRules(items, snapshot), null, 2)
         await replaceFile(`${path}.json`, text, { mode: 0o640, temporaryPath: `${path}.tmp` })
@@ -81,8 +82,9 @@ export function createRulesLog(directory: string, clock: Pick<Clock, 'nowMs'>, l
 /**
  * Removes the oldest files until one more fits, and halves of a run that was killed. A file without a number is the oldest.
  * Files of any other name stay.
+ * @returns the number in the newest name; 0 without files
  */
-async function makeRoom(directory: string): Promise<void> {
+async function makeRoom(directory: string): Promise<bigint> {
   const files: { name: string; ns: bigint }[] = []
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const match = NAME.exec(entry.name)
@@ -94,4 +96,5 @@ async function makeRoom(directory: string): Promise<void> {
   for (const { name } of files.slice(0, Math.max(0, files.length - (MAX_FILES - 1)))) {
     await unlink(join(directory, name))
   }
+  return files.at(-1)?.ns ?? 0n
 }

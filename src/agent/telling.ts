@@ -42,7 +42,7 @@ const OPERATIONS: Readonly<Record<ModuleName, string>> = {
 export function createTelling(config: Config, version: string, clock: Clock): Telling {
   const logs = openLogs(config, { version, pid: process.pid }, clock)
   const log = logs.agent
-  const console = createSerialConsole(version, clock.nowMs)
+  const console = createSerialConsole({ version, nowMs: clock.nowMs, onLoss: logs.tellSystem })
   const normal = createConnectionSummary(clock.monotonicMs)
   const denied = createConnectionSummary(clock.monotonicMs)
   let requests = 0
@@ -73,7 +73,8 @@ export function createTelling(config: Config, version: string, clock: Clock): Te
     requestCount,
     milestone(module, message, elapsedMs = processAgeMs()) {
       const origin = { task: 'start', operation: OPERATIONS[module] }
-      log.write('Info', JSON.stringify({ elapsed: elapsedMs, message }), origin)
+      // The blank behind the comma is part of the contract.
+      log.write('Info', `{"elapsed":${elapsedMs}, "message":${JSON.stringify(message)}}`, origin)
       console(`${message} - ${elapsedMs}`)
       board.setMessage(module, `${message} - ${elapsedMs}`)
     },

@@ -20,6 +20,7 @@ const PRIORITIES: Readonly<Record<Level, string>> = {
 
 /** Lines kept for a reader that does not read; what comes after is counted and told. */
 const MAX_QUEUED_LINES = 2000
+const MAX_QUEUED_CHARACTERS = 1024 * 1024
 
 /** Pause before a stalled reader is tried again. */
 const RETRY_MS = 50
@@ -77,13 +78,16 @@ export function createSystemLog(threshold: Level, env: SystemLogEnv = systemLogE
 function createOutput(fd: number, env: SystemLogEnv) {
   const hasPriorities = env.journalStream !== undefined && env.identify(fd) === env.journalStream
   let queue: string[] = []
+  let queuedCharacters = 0
   let inFlight: Buffer | undefined
   /** Set while the reader is stalled and nothing is on its way. */
   let retry: NodeJS.Timeout | undefined
   let dropped = 0
   let untold = 0
 
-  const line = (level: Level, message: string) => `${hasPriorities ? PRIORITIES[level] : ''}${message}\n`
+  /** A message of several lines, made by the agent, is one piece; each of its lines has the priority. */
+  const line = (level: Level, message: string) =>
+    hasPriorities ? `${PRIORITIES[level]}${message.replaceAll('\n', `\n${PRIORITIES[level]}`)}\n` : `${message}\n`
   const takeBytes = () => {
     if (untold > 0) {
       queue.push(line('Warn', `${untold} log lines were lost because the reader of this log is too slow`))
@@ -91,6 +95,7 @@ function createOutput(fd: number, env: SystemLogEnv) {
     }
     const text = queue.join('')
     queue = []
+    queuedCharacters = 0
     return Buffer.from(text, 'utf8')
   }
   const drain = () => {
@@ -112,12 +117,14 @@ function createOutput(fd: number, env: SystemLogEnv) {
   }
   return {
     push(level: Level, message: string) {
-      if (queue.length >= MAX_QUEUED_LINES) {
+      if (queue.length >= MAX_QUEUED_LINES || queuedCharacters >= MAX_QUEUED_CHARACTERS) {
         dropped++
         untold++
         return
       }
-      queue.push(line(level, message))
+      const text = line(level, message)
+      queue.push(text)
+      queuedCharacters += text.length
       drain()
     },
     flushSync() {

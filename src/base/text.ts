@@ -3,11 +3,18 @@
 /** Characters that could forge a line, move a cursor, reverse the reading order, or are half of one. */
 const UNSAFE = /[\p{Control}\p{Line_Separator}\p{Paragraph_Separator}\p{Bidi_Control}\p{Surrogate}\ufeff]/gu
 
-/** Replaces every control and direction character by a visible escape such as `\x0a` or `\u2028`. */
+/** Cheaper to look for than `UNSAFE`, and in every text that has one of those. */
+const UNUSUAL = /[^ -~]/
+
+/**
+ * Replaces every control and direction character by a visible escape such as `\x0a` or `\u2028`.
+ * What JSON leaves as it is inside strings, from U+007F on, becomes an escape that JSON knows.
+ */
 export function escapeControls(text: string): string {
+  if (!UNUSUAL.test(text)) return text
   return text.replace(UNSAFE, (char) => {
     const code = char.charCodeAt(0)
-    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
+    return code < 0x20 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
   })
 }
 

@@ -12,6 +12,13 @@ const EXIT_CONFIG = 78
 const EXIT_INTERNAL = 101
 
 /**
+ * Threads that wait for the file system. A disk that hangs keeps one for each file that is being written, and those who
+ * look up a caller must not stand in line behind it. The pool is made with its first task; until then it can be sized.
+ * Source: libuv documentation, "Thread pool work scheduling", UV_THREADPOOL_SIZE.
+ */
+const FILE_THREADS = '16'
+
+/**
  * Runs the agent. @returns the exit code: 0 after an ordered stop, 78 for a configuration that cannot be used.
  * A fault of our own ends the process with 101, so that the service manager starts it anew.
  */
@@ -20,6 +27,7 @@ export async function runAgent(
   configPath: string | undefined,
   version: string,
 ): Promise<number> {
+  process.env.UV_THREADPOOL_SIZE ??= FILE_THREADS
   let config: Config
   try {
     config = loadConfig(configPath)

@@ -141,6 +141,11 @@ function answerFor(error: HostClientError, { upload }: HostOrder): Answer {
   return error.isConnected ? SERVICE_UNAVAILABLE : BAD_GATEWAY
 }
 
+/** `undefined` when nobody knows before it has come. */
+function bodyBytesOf({ body }: HostRequest): number | undefined {
+  return body === undefined ? 0 : Buffer.isBuffer(body) ? body.length : undefined
+}
+
 /** What to do when a try ends before anything of an answer went to the client. */
 interface Otherwise {
   /** The host refused the signature, and there is another key now; `undefined`: that is its answer. */
@@ -175,6 +180,7 @@ function attempt(
     const request = order.make()
     authorization = request.authorization
     sentAtMs = observer.nowMs()
+    observer.sent(exchange, bodyBytesOf(request), authorization)
     return request
   }
   host = hostClient.send(
@@ -186,7 +192,7 @@ function attempt(
         failExchange(exchange, stages, error)
       },
       onHead(hostStatus, rawHeaders) {
-        observer.hostAnswered(exchange, sentAtMs)
+        observer.hostAnswered(exchange, hostStatus, sentAtMs)
         const isUnaccepted = hostStatus === UNAUTHORIZED && otherwise.onRefused !== undefined
         const renewal = isUnaccepted && authorization !== undefined ? stages.keyAfter(authorization) : undefined
         if (renewal !== undefined) {

@@ -15,9 +15,24 @@ export interface ConnectionLog {
   /** Tells whether anybody wants lines of `level`. */
   isEnabled(level: Level): boolean
   /** Adds a line about `request`; its id is 0 for lines about the connection. */
-  write(request: RequestFacts, level: Level, message: string, origin?: LogOrigin): void
+  write(request: RequestFacts, level: Level, message: string): void
+  /** The same for a message of our own words, numbers and guids, in which there is nothing to hide. */
+  writeOwn(request: RequestFacts, level: Level, message: string): void
+  /** Writes a summary record, a JSON object, at once: it stands alone, without the ids of a request. */
+  record(json: string): void
   /** Writes the lines of `request` to the file. */
   end(request: RequestFacts): void
+}
+
+export interface ConnectionLogOptions {
+  /** `undefined`: no file is kept. */
+  readonly file: RollingFile | undefined
+  readonly systemLog: LogSink
+  readonly nowMs: () => number
+  /** Takes lines for telemetry, without the numbers in front. */
+  readonly events?: LogSink | undefined
+  /** Traces requests. The clock of `RequestFacts.startedAtMs`. */
+  readonly traceClock?: (() => number) | undefined
 }
 
 const LAST_LINE = '------------------------ ConnectionLogger is dropped ------------------------'
@@ -25,62 +40,75 @@ const LAST_LINE = '------------------------ ConnectionLogger is dropped --------
 /** Lines kept for one request; a request says fewer than twenty. */
 const MAX_LINES = 100
 
-/** What a line is about that does not say it, in telemetry. */
+/** What a line is about that does not say it, in telemetry; and a record. */
 const COMMON: LogOrigin = { task: 'ConnectionLogger', operation: 'proxy_server' }
+const RECORD: LogOrigin = { task: 'log_connection_summary', operation: 'proxy_server' }
 
-export interface ConnectionLogExtras {
-  /** Takes lines for telemetry, without the numbers in front. */
-  readonly events?: LogSink | undefined
-  /** Traces requests. The clock of `RequestFacts.startedAtMs`. */
-  readonly traceClock?: (() => number) | undefined
+/** What was said of one request so far. */
+interface Group {
+  text: string
+  lines: number
+  /** For the record of the system log. */
+  readonly trace: string[]
 }
 
-/** Makes the log. @param file `undefined`: no file is kept. */
-export function createConnectionLog(
-  file: RollingFile | undefined,
-  systemLog: LogSink,
-  nowMs: () => number,
-  { events, traceClock }: ConnectionLogExtras = {},
-): ConnectionLog {
-  const groups = new WeakMap<RequestFacts, string[]>()
-  const traces = new WeakMap<RequestFacts, string[]>()
+/** Makes the log. */
+export function createConnectionLog(options: ConnectionLogOptions): ConnectionLog {
+  const { file, systemLog, nowMs, events, traceClock } = options
+  const groups = new WeakMap<RequestFacts, Group>()
   const isForFile = (level: Level) => file !== undefined && isWanted(level, file.threshold)
   const isForSystem = (level: Level) => isWanted(level, systemLog.threshold)
   const isForEvents = (level: Level) => events !== undefined && isWanted(level, events.threshold)
   const isTraced = traceClock !== undefined && isForSystem('Warn')
   const isEnabled = (level: Level) => isTraced || isForFile(level) || isForSystem(level) || isForEvents(level)
-  const add = (to: WeakMap<RequestFacts, string[]>, request: RequestFacts, line: string) => {
-    let lines = to.get(request)
-    if (lines === undefined) {
-      lines = []
-      to.set(request, lines)
-    }
-    if (lines.length < MAX_LINES) lines.push(line)
+
+  const groupOf = (request: RequestFacts) => {
+    const known = groups.get(request)
+    if (known !== undefined) return known
+    const group: Group = { text: '', lines: 0, trace: [] }
+    groups.set(request, group)
+    return group
   }
-  const trace = (request: RequestFacts, message: string, epochMs: number, clock: () => number) => {
-    const elapsedMs = Math.max(0, Math.round(clock() - request.startedAtMs))
-    add(traces, request, `[${request.id}] - ${elapsedMs} - ${isoMs(epochMs)} - ${message}`)
+  const add = (request: RequestFacts, level: Level, safe: string) => {
+    const epochMs = nowMs()
+    const line = prefix(request) + safe
+    if (isForSystem(level)) systemLog.write(level, line, epochMs)
+    if (isForEvents(level)) events?.write(level, safe, epochMs, COMMON)
+    if (isForFile(level)) {
+      const group = groupOf(request)
+      if (group.lines++ < MAX_LINES) group.text += formatLogLine(level, line, epochMs)
+    }
+    if (isTraced && request.id !== 0) {
+      const { trace } = groupOf(request)
+      const sinceMs = Math.max(0, Math.round(traceClock() - request.startedAtMs))
+      if (trace.length < MAX_LINES) trace.push(`[${request.id}] - ${sinceMs} - ${isoMs(epochMs)} - ${safe}`)
+    }
   }
   return {
     isEnabled,
-    write(request, level, message, origin = COMMON) {
-      if (!isEnabled(level)) return
-      const safe = toSafeLine(message)
+    write(request, level, message) {
+      if (isEnabled(level)) add(request, level, toSafeLine(message))
+    },
+    writeOwn(request, level, message) {
+      if (isEnabled(level)) add(request, level, message)
+    },
+    record(json) {
+      if (!isForFile('Info') && !isForSystem('Info') && !isForEvents('Info')) return
+      const safe = toSafeLine(json)
       const epochMs = nowMs()
-      if (isForSystem(level)) systemLog.write(level, prefix(request) + safe, epochMs)
-      if (isForEvents(level)) events?.write(level, safe, epochMs, origin)
-      if (isForFile(level)) add(groups, request, formatLogLine(level, prefix(request) + safe, epochMs))
-      if (isTraced && request.id !== 0) trace(request, safe, epochMs, traceClock)
+      if (isForSystem('Info')) systemLog.write('Info', safe, epochMs)
+      if (isForEvents('Info')) events?.write('Info', safe, epochMs, RECORD)
+      if (isForFile('Info')) file?.write('Info', safe, epochMs)
     },
     end(request) {
-      const traced = traces.get(request)
-      traces.delete(request)
-      if (traced !== undefined) systemLog.write('Warn', traced.join('\n'), nowMs())
-      const lines = groups.get(request)
-      if (lines === undefined) return
-      if (isForFile('Info')) lines.push(formatLogLine('Info', prefix(request) + LAST_LINE, nowMs()))
+      const group = groups.get(request)
+      if (group === undefined) return
       groups.delete(request)
-      file?.append(lines.join(''))
+      const { text, trace } = group
+      const epochMs = nowMs()
+      if (trace.length > 0) systemLog.write('Warn', trace.join('\n'), epochMs)
+      if (text === '') return
+      file?.append(isForFile('Info') ? text + formatLogLine('Info', prefix(request) + LAST_LINE, epochMs) : text)
     },
   }
 }

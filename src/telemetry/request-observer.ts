@@ -2,12 +2,13 @@
  * Sees every request of the proxy and tells it: connection log, summaries, counters. Never on the answer's time.
  *
  * Whatever a caller can cause at will is told at most once in 15 minutes for each user and kind, with the number of
- * times it happened since: otherwise he could wash the lines of others out of the log. At Debug everything is told.
+ * times it happened since, a direct connection once a minute: otherwise he could wash the lines of others out of the log. At Debug everything is told.
  */
 
 import { STATUS_CODES } from 'node:http'
 import { type Endpoint, findEndpoint } from '../base/endpoints.ts'
 import type { Level } from '../base/log.ts'
+import { redactSecrets } from '../base/redact.ts'
 import { cutUtf8 } from '../base/text.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
@@ -28,8 +29,14 @@ export interface RequestObserver {
   started(request: RequestFacts): void
   /** The clock of `RequestFacts.startedAtMs`. */
   nowMs(): number
+  /**
+   * The request goes to the host.
+   * @param bodyBytes `undefined`: as many as come
+   * @param authorization scheme, key guid and signature, of which the guid is told; `undefined`: it goes unsigned
+   */
+  sent(request: RequestFacts, bodyBytes: number | undefined, authorization: string | undefined): void
   /** The head of the host's answer came. @param sentAtMs when the request was sent */
-  hostAnswered(request: RequestFacts, sentAtMs: number): void
+  hostAnswered(request: RequestFacts, status: number, sentAtMs: number): void
   /** Adds a line about the request. */
   note(request: RequestFacts, level: Level, message: string): void
   /** The rules have spoken. Audits and denials are counted as failed. */
@@ -70,6 +77,9 @@ export interface RequestObserverOptions {
 
 const MAX_DETAIL_BYTES = 4096
 
+/** How often a client is told of that connects directly: he may be looked for, while requests tell of themselves. */
+const DIRECT_CLIENTS = { intervalMs: 60_000, maxTextsPerGroup: 20, maxGroups: 1 }
+
 /** Lines that are the same so far count as the same. */
 const MAX_KIND_BYTES = 512
 
@@ -78,9 +88,6 @@ const MAX_TARGET_BYTES = 2048
 
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const
-
-/** What a summary is about, in telemetry. */
-const SUMMARY_ORIGIN = { task: 'log_connection_summary', operation: 'proxy_server' } as const
 
 /** Stand for a user where there is no caller: nobody knows who, or he has not been looked up. */
 const DIRECT_USER = 'direct'
@@ -93,6 +100,9 @@ const NO_CONNECTION: ConnectionFacts = { id: 0, peer: { address: '', port: 0 }, 
 export function createRequestObserver(options: RequestObserverOptions): RequestObserver {
   const { log, normal, denied, metrics, denials, monotonicMs } = options
   const toldLately = createToldLately(monotonicMs)
+  const toldClients = createToldLately(monotonicMs, DIRECT_CLIENTS)
+  /** One connection asks many times, and its caller stays the same. */
+  const claims = new WeakMap<Caller, string>()
 
   /** Writes a line a caller can cause at will: at `level` when it is news of `user`, at Debug otherwise. */
   const tell = (request: RequestFacts, user: string, level: Level, message: string) => {
@@ -101,6 +111,13 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
   }
   const measure = (request: RequestFacts, status: number, endpoint: MeasuredEndpoint = nameOf(request.connection)) =>
     metrics.answered(endpoint, status, (monotonicMs() - request.startedAtMs) / 1000)
+  const claimsOf = (caller: Caller) => {
+    const known = claims.get(caller)
+    if (known !== undefined) return known
+    const json = options.claimsJson(caller)
+    claims.set(caller, json)
+    return json
+  }
   const record = (
     list: ConnectionSummary,
     request: RequestFacts,
@@ -117,7 +134,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       port: destination?.port ?? 0,
       processFullPath: who.exePath ?? '',
       processCmdLine: who.commandLine,
-      responseStatus: `${status} ${STATUS_CODES[status] ?? ''}`.trimEnd(),
+      responseStatus: withReason(status),
     }
     if (!list.add(key, who.groups)) return false
     const summary = {
@@ -136,16 +153,17 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       runAsElevated: caller?.elevated ?? false,
       responseStatus: key.responseStatus,
       elapsedTime: Math.round(monotonicMs() - request.startedAtMs),
-      errorDetails: cutUtf8(detail, MAX_DETAIL_BYTES),
+      // Cut last, here as in the target: half a secret no longer looks like one.
+      errorDetails: cutUtf8(redactSecrets(detail), MAX_DETAIL_BYTES),
     }
-    log.write(request, 'Info', JSON.stringify(summary), SUMMARY_ORIGIN)
+    log.record(JSON.stringify(summary))
     return true
   }
 
   return {
     connected(connection, doubt) {
       if (doubt === undefined) return
-      const untold = toldLately.ask(DIRECT_USER, 'connected')
+      const untold = toldClients.ask(DIRECT_USER, connection.peer.address)
       const level = untold === undefined ? 'Debug' : 'Warn'
       if (!log.isEnabled(level)) return
       const request = connectionLine(connection, monotonicMs())
@@ -174,14 +192,18 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       const { peer, destination } = request.connection
       const from = `${peer.address}:${peer.port}`
       log.write(request, 'Trace', `Got request from ${from} for ${request.method} ${request.rawTarget}`)
-      log.write(
-        request,
-        'Trace',
-        `Request destination: ${destination ? `${destination.address}:${destination.port}` : 'None'}`,
-      )
+      if (destination !== undefined)
+        log.writeOwn(request, 'Trace', `Use lookup value:${destination.address}:${destination.port}.`)
     },
     nowMs: monotonicMs,
-    hostAnswered(request, sentAtMs) {
+    sent(request, bodyBytes, authorization) {
+      if (!log.isEnabled('Trace')) return
+      log.writeOwn(request, 'Trace', `Request body length: ${bodyBytes ?? 'as it comes'}.`)
+      const header = authorization && `Added authorization header, key ${authorization.split(' ')[1]}.`
+      log.writeOwn(request, 'Trace', header ?? 'No authorization header is added.')
+    },
+    hostAnswered(request, status, sentAtMs) {
+      if (log.isEnabled('Trace')) log.writeOwn(request, 'Trace', `Received response from host: ${withReason(status)}.`)
       const endpoint = endpointOf(request.connection)
       if (endpoint !== undefined) metrics.hostAnswered(endpoint.name, (monotonicMs() - sentAtMs) / 1000)
     },
@@ -193,7 +215,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
         if (verdict.outcome !== 'ok') denials.add(endpoint.name, request.method, request.rawTarget, caller, verdict)
       }
       if (log.isEnabled('Trace')) {
-        log.write(request, 'Trace', `Use claims: ${options.claimsJson(caller)}`)
+        log.write(request, 'Trace', claimsOf(caller))
         if (caller.doubt !== undefined) log.write(request, 'Trace', `The executable is unknown: ${caller.doubt}`)
         log.write(request, 'Trace', `Decision: ${options.describeVerdict(verdict)}`)
       }
@@ -214,14 +236,15 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       // Clients repeat denied requests for a long time: the reason is told once in 15 minutes, as the summary is.
       log.write(request, isNew ? 'Info' : 'Debug', `Request denied: ${options.describeVerdict(verdict)}`)
       measure(request, 403)
-      record(normal, request, caller, 403, `Block unauthorized request: ${options.claimsJson(caller)}`)
+      record(normal, request, caller, 403, `Block unauthorized request: ${claimsOf(caller)}`)
       log.end(request)
     },
     finished(request, caller, status, detail, list = 'normal') {
       measure(request, status)
       record(list === 'normal' ? normal : denied, request, caller, status, detail)
       if (detail !== '' && log.isEnabled('Debug')) log.write(request, 'Debug', `${status}: ${detail}`)
-      if (log.isEnabled('Trace')) log.write(request, 'Trace', `Answered ${status}`)
+      if (log.isEnabled('Trace'))
+        log.writeOwn(request, 'Trace', `Http connection finished with status code: ${withReason(status)}.`)
       log.end(request)
     },
     served(request, caller, status, complaint) {
@@ -264,8 +287,13 @@ function userOf({ destination }: ConnectionFacts): string {
   return destination === undefined ? DIRECT_USER : UNKNOWN_USER
 }
 
+/** Renders a status as `200 OK`. */
+function withReason(status: number): string {
+  return `${status} ${STATUS_CODES[status] ?? ''}`.trimEnd()
+}
+
 function shortTarget({ rawTarget }: RequestFacts): string {
-  return cutUtf8(rawTarget, MAX_TARGET_BYTES, '...')
+  return cutUtf8(redactSecrets(rawTarget), MAX_TARGET_BYTES, '...')
 }
 
 /** A stand-in for lines that are about a connection. */

@@ -104,10 +104,8 @@ export function createStatusBoard(options: StatusBoardOptions): StatusBoard {
       const message = escapeControls(text)
       if (modules[module].message === message) return
       modules[module].message = message
-      options.log.write(module === 'monitor' ? 'Trace' : 'Warn', `${TITLES[module]} status: ${message}`, {
-        task: 'set_module_status_message',
-        operation: TITLES[module],
-      })
+      const origin = { task: 'set_module_status_message', operation: TITLES[module] }
+      options.log.write('Warn', `${TITLES[module]} status: ${message}`, origin)
     },
     setKeyStates: (states) => {
       const present = Object.entries(states).filter((entry): entry is [string, string] => entry[1] !== undefined)

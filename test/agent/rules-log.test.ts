@@ -56,6 +56,22 @@ test('write() keeps the last five, also when the clock stands still or goes back
   assert.deepEqual(ids().sort(), ['3', '4', '5', '6', '7'])
 })
 
+test('write() keeps the newest also when the clock was ahead in an earlier run', async (t) => {
+  const { directory, rulesLog, write } = keeper(t)
+  mkdirSync(directory, { recursive: true })
+  const ahead = [1n, 2n, 3n, 4n, 5n].map(
+    (i) => `AuthorizationRules_2099-01-01T00.00.00.000-${4070908800000000000n + i}.json`,
+  )
+  for (const name of ahead) writeFileSync(join(directory, name), '{}')
+  for (const id of ['1', '2', '3']) {
+    write(id)
+    await rulesLog.flush()
+  }
+  const left = readdirSync(directory)
+  assert.equal(left.length, 5)
+  assert.deepEqual(left.filter((name) => ahead.includes(name)).sort(), ahead.slice(3))
+})
+
 test('write() removes nothing but files of its own naming, halves of a killed run among them', async (t) => {
   const { directory, rulesLog, write } = keeper(t)
   const foreign = [

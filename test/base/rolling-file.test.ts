@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import {
+  closeSync,
+  constants,
   existsSync,
+  linkSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -23,12 +28,15 @@ const LOST = /\[WARN\] {4}(\d+) log entries were lost: the disk did not take the
 function setUp(t: TestContext, changes: Partial<RollingFileOptions> = {}) {
   const folder = join(temporaryFolder(t), 'logs')
   const path = join(folder, NAME)
-  const log = createRollingFile({ path, threshold: 'Info', flushIntervalMs: 60_000, ...changes })
+  const losses: string[] = []
+  const onLoss = (reason: string) => void losses.push(reason)
+  const log = createRollingFile({ path, threshold: 'Info', flushIntervalMs: 60_000, onLoss, ...changes })
   t.after(() => log.close())
   return {
     folder,
     path,
     log,
+    losses,
     /** Appends each text and waits for the disk after each. */
     async add(...texts: string[]) {
       for (const text of texts) {
@@ -165,6 +173,30 @@ describe('createRollingFile() rotates', () => {
     assert.equal(names.length, strangers.length + 2)
   })
 
+  test('in the order of time, also when the clock was set back in between', async (t) => {
+    const { folder, add, archives } = setUp(t, { maxBytes: 2, maxFiles: 3 })
+    mkdirSync(folder)
+    for (const day of ['02', '03']) {
+      const ns = BigInt(Date.UTC(2099, 0, Number(day), 3, 4, 5, 678)) * 1_000_000n
+      writeFileSync(join(folder, `${NAME}.2099-01-${day}T03.04.05.678-${ns}.log`), `old ${day}\n`)
+    }
+    await add('1\n', '2\n', '3\n')
+    const kept = archives().map((name) => readFileSync(join(folder, name), 'utf8'))
+    assert.deepEqual(kept, ['1\n', '2\n'], 'what was written last is kept')
+  })
+
+  test('a file that has another name, and leaves alone what that is', async (t) => {
+    const { folder, path, log, add, text, archives } = setUp(t)
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'victim'), 'precious\n')
+    linkSync(join(folder, 'victim'), path)
+    await add('1\n')
+    assert.equal(readFileSync(join(folder, 'victim'), 'utf8'), 'precious\n')
+    assert.equal(text(), '1\n')
+    assert.equal(archives().length, 1)
+    assert.equal(log.dropped, 0)
+  })
+
   test('without losing a line when an old archive cannot be deleted', async (t) => {
     const { folder, log, add, text } = setUp(t, { maxBytes: 2, maxFiles: 2 })
     mkdirSync(join(folder, `${NAME}.2020-01-02T03.04.05.678-1577934245678901234.log`), { recursive: true })
@@ -216,24 +248,33 @@ describe('createRollingFile() goes on', () => {
     assert.match(text(), /^4\n/)
   })
 
-  test('without waiting for the reader of a pipe', async (t) => {
-    const { folder, path, log, add } = setUp(t)
+  test('without waiting for the reader of a pipe, and without writing to it', async (t) => {
+    const { folder, path, log, losses, add } = setUp(t)
     mkdirSync(folder)
     execFileSync('mkfifo', [path])
     await add('1\n')
-    assert.equal(log.dropped, 1)
+    const reader = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
+    t.after(() => closeSync(reader))
+    await add('2\n')
+    log.append('3\n')
+    log.flushSync()
+    assert.equal(log.dropped, 3)
+    assert.throws(() => readSync(reader, Buffer.alloc(10)), { code: 'EAGAIN' })
+    assert.match(String(losses[0]), /ENXIO/)
   })
 })
 
 describe('createRollingFile() loses lines', () => {
-  test('when the disk does not take them, and keeps count over several failures', async (t) => {
-    const { folder, log, add, text } = setUp(t)
+  test('when the disk does not take them, tells why once, and keeps count over several failures', async (t) => {
+    const { folder, log, losses, add, text } = setUp(t)
     writeFileSync(folder, 'a file where the folder should be')
     log.append('1\n')
     await add('2\n', '3\n')
     log.append('4\n')
     log.flushSync()
     assert.equal(log.dropped, 4)
+    assert.equal(losses.length, 1)
+    assert.match(String(losses[0]), /(EEXIST|ENOTDIR)/)
     rmSync(folder)
     await add('5\n', '6\n')
     assert.equal(LOST.exec(text())?.[1], '4')
@@ -246,10 +287,11 @@ describe('createRollingFile() loses lines', () => {
   })
 
   test('when the buffer is full, and tells how many', async (t) => {
-    const { log, text } = setUp(t, { maxBufferedBytes: 10 })
+    const { log, losses, text } = setUp(t, { maxBufferedBytes: 10 })
     // Bytes count, not characters: three of these fit.
     for (let i = 0; i < 7; i++) log.append('\u20ac')
     assert.equal(log.dropped, 4)
+    assert.deepEqual(losses, ['the disk is slower than the lines come'])
     await log.flush()
     assert.match(text(), /^\u20ac{3}/)
     assert.equal(LOST.exec(text())?.[1], '4')

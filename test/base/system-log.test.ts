@@ -67,6 +67,13 @@ describe('createSystemLog() writes', () => {
     })
   }
 
+  test('the priority before each line of a message that has several', () => {
+    const { env, complete, text } = createFakeEnv({ journalStream: '8:1' })
+    createSystemLog('Info', env).write('Warn', 'a\nb', 0)
+    complete()
+    assert.equal(text(1), '<4>a\n<4>b\n')
+  })
+
   test('one piece at a time, what comes meanwhile together', () => {
     const { env, complete, pending, text } = createFakeEnv()
     const log = createSystemLog('Info', env)
@@ -130,6 +137,14 @@ describe('createSystemLog() with a reader that', () => {
     log.write('Info', 'next', 0)
     complete()
     assert.match(text(1), /too slow\nnext\n$/)
+  })
+
+  test('is slow: keeps a megabyte, however few lines that is', () => {
+    const { env } = createFakeEnv()
+    const log = createSystemLog('Info', env)
+    for (let i = 0; i < 100; i++) log.write('Info', 'x'.repeat(16 * 1024), 0)
+    // One was on its way at once, 64 fill the megabyte.
+    assert.equal(log.dropped, 100 - 1 - 64)
   })
 
   test('is slow on one descriptor does not hold up the other', () => {

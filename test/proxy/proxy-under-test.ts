@@ -167,6 +167,7 @@ function recordingObserver(told: Told[]): RequestObserver {
     dismissed: (_connection, user, reason) => void told.push(`dismissed ${user ?? 'nobody'}: ${reason}`),
     rejected: (_connection, status, detail) => void told.push(`rejected ${status}: ${detail}`),
     nowMs: () => performance.now(),
+    sent: () => undefined,
     hostAnswered: () => undefined,
     started: (request) => void told.push(`started ${name(request)}`),
     note: (request, level, message) => void told.push(`note ${name(request)} ${level}: ${message}`),

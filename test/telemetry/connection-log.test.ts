@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Level, LogSink } from '../../src/base/log.ts'
-import type { RollingFile } from '../../src/base/rolling-file.ts'
+import { formatLogLine, type RollingFile } from '../../src/base/rolling-file.ts'
 import { createConnectionLog } from '../../src/telemetry/connection-log.ts'
 import type { RequestFacts } from '../../src/telemetry/request-facts.ts'
 
@@ -21,7 +21,7 @@ function fakeFile(threshold: Level): RollingFile & { appended: string[] } {
     appended,
     threshold,
     append: (text) => void appended.push(text),
-    write: () => assert.fail('lines of a request are appended together'),
+    write: (level, message, epochMs) => void appended.push(formatLogLine(level, message, epochMs)),
     flush: async () => undefined,
     flushSync: () => undefined,
     close: async () => undefined,
@@ -37,7 +37,8 @@ function fakeSink(threshold: Level): LogSink & { lines: string[] } {
 const log = (fileLevel: Level | undefined, systemLevel: Level) => {
   const file = fileLevel === undefined ? undefined : fakeFile(fileLevel)
   const system = fakeSink(systemLevel)
-  return { file, system, log: createConnectionLog(file, system, () => NOW_MS) }
+  const options = { file, systemLog: system, nowMs: () => NOW_MS }
+  return { file, system, log: createConnectionLog(options) }
 }
 
 test('end() appends the lines of a request in one piece, in the format of the contract', () => {
@@ -139,21 +140,31 @@ test('isEnabled() asks both places', () => {
 test('write() tells telemetry the message alone, and what it is about', () => {
   const told: unknown[] = []
   const events: LogSink = { threshold: 'Info', write: (...args) => void told.push(args) }
-  const connectionLog = createConnectionLog(undefined, fakeSink('Error'), () => NOW_MS, { events })
+  const connectionLog = createConnectionLog({
+    file: undefined,
+    systemLog: fakeSink('Error'),
+    nowMs: () => NOW_MS,
+    events,
+  })
   assert.equal(connectionLog.isEnabled('Info'), true)
   connectionLog.write(request(12), 'Info', 'pwd=hunter2')
   connectionLog.write(request(12), 'Debug', 'not wanted')
-  connectionLog.write(request(12), 'Warn', '{}', { task: 'log_connection_summary', operation: 'proxy_server' })
+  connectionLog.record('{}')
   assert.deepEqual(told, [
     ['Info', 'pwd=[REDACTED]', NOW_MS, { task: 'ConnectionLogger', operation: 'proxy_server' }],
-    ['Warn', '{}', NOW_MS, { task: 'log_connection_summary', operation: 'proxy_server' }],
+    ['Info', '{}', NOW_MS, { task: 'log_connection_summary', operation: 'proxy_server' }],
   ])
 })
 
 test('a traced request is one entry of the system log, whatever the levels of its lines', () => {
   const system = fakeSink('Warn')
   let nowMs = 100
-  const connectionLog = createConnectionLog(undefined, system, () => NOW_MS, { traceClock: () => nowMs })
+  const connectionLog = createConnectionLog({
+    file: undefined,
+    systemLog: system,
+    nowMs: () => NOW_MS,
+    traceClock: () => nowMs,
+  })
   const traced = { ...request(12), startedAtMs: 100 }
   assert.equal(connectionLog.isEnabled('Trace'), true)
   connectionLog.write(traced, 'Trace', 'Got request')
@@ -170,9 +181,37 @@ test('a traced request is one entry of the system log, whatever the levels of it
 
 test('nothing is traced where nobody would read it', () => {
   const system = fakeSink('Error')
-  const connectionLog = createConnectionLog(undefined, system, () => NOW_MS, { traceClock: () => 0 })
+  const connectionLog = createConnectionLog({
+    file: undefined,
+    systemLog: system,
+    nowMs: () => NOW_MS,
+    traceClock: () => 0,
+  })
   assert.equal(connectionLog.isEnabled('Trace'), false)
   connectionLog.write(request(12), 'Trace', 'x')
   connectionLog.end(request(12))
   assert.deepEqual(system.lines, [])
+})
+
+test('record() writes a bare JSON line at once, to the file and to the system log, as each wants Info', () => {
+  const json = '{"id":12,"url":"/x?sig=SECRET&y","processFullPath":"/tmp/\u009b\u202e"}'
+  for (const [fileLevel, systemLevel, files, systems] of [
+    ['Info', 'Error', 1, 0],
+    ['Trace', 'Info', 1, 1],
+    ['Warn', 'Info', 0, 1],
+    ['Error', 'Error', 0, 0],
+  ] as const) {
+    const { file, system, log: connectionLog } = log(fileLevel, systemLevel)
+    connectionLog.record(json)
+    assert.deepEqual([file?.appended.length, system.lines.length], [files, systems])
+    for (const line of file?.appended ?? []) {
+      assert.match(line, /^2026-01-02T03:04:05\.678 \[INFO\] {4}\{/)
+      assert.deepEqual(JSON.parse(line.slice(34)), {
+        id: 12,
+        url: '/x?sig=[REDACTED]&y',
+        processFullPath: '/tmp/\u009b\u202e',
+      })
+      assert.match(line, /\\u009b\\u202e/, 'shown, and still JSON')
+    }
+  }
 })

@@ -55,6 +55,10 @@ function observer(level: Level = 'Info') {
       open.add(request)
       if (isEnabled(lineLevel)) lines.push(`${lineLevel} ${request.id}[${request.connection.id}] ${message}`)
     },
+    writeOwn: (request, lineLevel, message) => log.write(request, lineLevel, message),
+    record(json) {
+      if (isEnabled('Info')) lines.push(`Info ${json}`)
+    },
     end: (request) => void open.delete(request),
   }
   const normal = createConnectionSummary(() => time.ms)
@@ -120,7 +124,7 @@ test('finished() writes the summary record of the contract, member by member', (
     elapsedTime: 23,
     errorDetails: '',
   }
-  assert.deepEqual(lines, [`Info 12[9] ${JSON.stringify(record)}`])
+  assert.deepEqual(lines, [`Info ${JSON.stringify(record)}`])
   assert.deepEqual(normal(), ['alice 169.254.169.254 200 OK 1'])
   assert.equal(unended(), 0)
 })
@@ -164,7 +168,7 @@ test('finished() counts missing claims among the failed authentications only', (
 test('finished() cuts the detail at 4096 bytes, on a character boundary', () => {
   const { observer: seen, request, lines } = observer()
   seen.finished(request(), ALICE, 503, `x${'é'.repeat(4000)}`)
-  const { errorDetails } = JSON.parse(String(lines[0]).slice('Info 12[9] '.length))
+  const { errorDetails } = JSON.parse(String(lines[0]).slice('Info '.length))
   assert.equal(errorDetails, `x${'é'.repeat(2047)}`)
 })
 
@@ -176,7 +180,7 @@ test('decided() counts a denial in both lists, and tells its reason once in 15 m
   assert.equal(lines.length, 3)
   assert.match(String(lines[0]), /"errorDetails":"Authorize failed"/)
   assert.equal(lines[1], `Info 1[9] Request denied: forbidden: ${REASON}`)
-  const blocked = JSON.parse(String(lines[2]).slice('Info 1[9] '.length))
+  const blocked = JSON.parse(String(lines[2]).slice('Info '.length))
   assert.equal(blocked.errorDetails, `Block unauthorized request: ${claimsJson(ALICE)}`)
   seen.decided(request(2), ALICE, DENIED)
   assert.equal(lines.length, 3)
@@ -208,7 +212,7 @@ test('decided() says nothing of what is allowed, but everything at Trace', () =>
   const loud = observer('Trace')
   loud.observer.decided(loud.request(), { ...ALICE, doubt: 'the process is gone' }, OK)
   assert.deepEqual(loud.lines, [
-    `Trace 12[9] Use claims: ${claimsJson(ALICE)}`,
+    `Trace 12[9] ${claimsJson(ALICE)}`,
     'Trace 12[9] The executable is unknown: the process is gone',
     'Trace 12[9] Decision: ok: the endpoint has no rules',
   ])
@@ -230,7 +234,7 @@ test('decided() tells a disagreement of the matchers once in 15 minutes, of a bo
   assert.match(String(lines.at(-1)), /uri="\/bob"$/, 'another user is heard')
 })
 
-test('connected() tells of a direct connection once in 15 minutes, and how many there were', () => {
+test('connected() tells of direct connections once a minute for each client, and how many there were', () => {
   const { observer: seen, lines, time, unended } = observer()
   seen.connected(CONNECTION, undefined)
   assert.deepEqual(lines, [])
@@ -242,7 +246,10 @@ test('connected() tells of a direct connection once in 15 minutes, and how many 
   assert.deepEqual(lines, first)
   for (let i = 0; i < 10; i++) seen.connected({ ...DIRECT, id: 10 + i }, 'no record')
   assert.deepEqual(lines, first)
-  time.ms += 900_000
+  seen.connected({ ...DIRECT, peer: { address: '127.0.0.2', port: 1 } }, 'no record')
+  assert.equal(lines.length, 4)
+  lines.length = 2
+  time.ms += 60_000
   seen.connected({ ...DIRECT, id: 30 }, 'no record')
   assert.equal(
     lines[3],
@@ -257,7 +264,7 @@ test('rejected() counts what could not be read, and tells it once in 15 minutes'
     seen.rejected(CONNECTION, 400, 'ProxyListener serve_connection error: HPE_INVALID_METHOD')
   assert.deepEqual(normal(), ['empty 169.254.169.254 400 Bad Request 50'])
   assert.equal(lines.length, 2)
-  assert.match(String(lines[0]), /^Info 0\[9\] \{"id":0,"method":"","url":"",.*"elapsedTime":0,"errorDetails":"Proxy/)
+  assert.match(String(lines[0]), /^Info \{"id":0,"method":"","url":"",.*"elapsedTime":0,"errorDetails":"Proxy/)
   assert.equal(
     lines[1],
     'Warn 0[9] Answered 400 to 127.0.0.1:40112: ProxyListener serve_connection error: HPE_INVALID_METHOD',
@@ -345,7 +352,7 @@ test('a denial is told although another user had a thousand command lines denied
 test('finished() cuts a long target in the record', () => {
   const { observer: seen, request, lines } = observer()
   seen.finished({ ...request(), rawTarget: `/${'x'.repeat(30_000)}` }, ALICE, 404, '')
-  const { url } = JSON.parse(String(lines[0]).slice('Info 12[9] '.length))
+  const { url } = JSON.parse(String(lines[0]).slice('Info '.length))
   assert.equal(url, `/${'x'.repeat(2047)}...`)
 })
 
@@ -355,9 +362,8 @@ test('started() describes the request at Trace', () => {
   seen.started(request(13, DIRECT))
   assert.deepEqual(lines, [
     'Trace 12[9] Got request from 127.0.0.1:40112 for GET /metadata/instance?api-version=2021-02-01',
-    'Trace 12[9] Request destination: 169.254.169.254:80',
+    'Trace 12[9] Use lookup value:169.254.169.254:80.',
     'Trace 13[9] Got request from 127.0.0.1:40112 for GET /metadata/instance?api-version=2021-02-01',
-    'Trace 13[9] Request destination: None',
   ])
 })
 
@@ -366,4 +372,36 @@ test('listenerFailed() tells a fault that the listener survives', () => {
   seen.listenerFailed('accept ENOMEM')
   assert.deepEqual(lines, ['Error 0[0] The listener reports: accept ENOMEM'])
   assert.equal(unended(), 0)
+})
+
+test('sent(), hostAnswered() and finished() tell the way of a request at Trace, the key by its guid alone', () => {
+  const { observer: seen, request, lines, time } = observer('Trace')
+  const asked = request()
+  seen.sent(asked, 5, 'Azure-HMAC-SHA256 9cf81e97-0316-4ad3-94a7-8ccbdee8ccbf 4A404E635266556A')
+  seen.sent(asked, undefined, undefined)
+  seen.hostAnswered(asked, 404, time.ms)
+  seen.finished(asked, ALICE, 404, '')
+  assert.deepEqual(
+    lines.filter((line) => line.startsWith('Trace')),
+    [
+      'Trace 12[9] Request body length: 5.',
+      'Trace 12[9] Added authorization header, key 9cf81e97-0316-4ad3-94a7-8ccbdee8ccbf.',
+      'Trace 12[9] Request body length: as it comes.',
+      'Trace 12[9] No authorization header is added.',
+      'Trace 12[9] Received response from host: 404 Not Found.',
+      'Trace 12[9] Http connection finished with status code: 404 Not Found.',
+    ],
+  )
+})
+
+test('finished() shows no part of a secret that the cut of the target or of the detail goes through', () => {
+  const { observer: seen, request, lines } = observer()
+  const secret = '4A404E635266556A586E3272357538782F413F4428472B4B6250645367566B59'
+  seen.finished(
+    { ...request(), rawTarget: `/${'x/'.repeat(1010)}${secret}` },
+    ALICE,
+    404,
+    `${'x '.repeat(2040)}${secret}`,
+  )
+  assert.doesNotMatch(String(lines[0]), /4A40/)
 })

@@ -9,6 +9,9 @@ import { temporaryFolder } from '../fakes/temporary-folder.ts'
 
 const nowMs = () => Date.UTC(2026, 0, 2, 3, 4, 5, 678)
 
+const consoleAt = (path: string, losses: string[] = []) =>
+  createSerialConsole({ version: '1.2.3', nowMs, path, onLoss: (message) => void losses.push(message) })
+
 function device(t: TestContext): string {
   const path = join(temporaryFolder(t), 'console')
   writeFileSync(path, '')
@@ -26,20 +29,25 @@ async function contentOf(path: string): Promise<string> {
 
 test('the console shows time, version, process and message on one line', async (t) => {
   const path = device(t)
-  createSerialConsole('1.2.3', nowMs, path)('a message\r\n')
+  consoleAt(path)('a message')
   assert.equal(await contentOf(path), `2026-01-02T03:04:05.678 azure-proxy-agent_1.2.3(${process.pid}) - a message\n`)
 })
 
 test('the console shows several lines as one, and no secret', async (t) => {
   const path = device(t)
-  createSerialConsole('1.2.3', nowMs, path)('a - x\r\nb - sig=SECRET&y\r\n')
+  consoleAt(path)('a - x\r\nb - sig=SECRET&y')
   const text = await contentOf(path)
   assert.match(text, / - a - x\\x0d\\x0ab - sig=\[REDACTED\]&y\n$/)
 })
 
-test('a console that is not there has no effect', async (t) => {
-  createSerialConsole('1.2.3', nowMs, join(temporaryFolder(t), 'none'))('lost')
-  await delay(20)
+test('a console that is not there is told of, and has no other effect', async (t) => {
+  const lost: string[] = []
+  consoleAt(join(temporaryFolder(t), 'none'), lost)('lost')
+  for (let i = 0; lost.length === 0; i++) {
+    assert.ok(i < 200)
+    await delay(5)
+  }
+  assert.deepEqual(lost, ['Failed to open serial console: No such file or directory (os error 2)'])
 })
 
 test('a console that takes nothing loses the message and holds nobody up', async (t) => {
@@ -47,10 +55,18 @@ test('a console that takes nothing loses the message and holds nobody up', async
   execFileSync('mkfifo', [path])
   const reader = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
   t.after(() => closeSync(reader))
-  const tell = createSerialConsole('1.2.3', nowMs, path)
+  const lost: string[] = []
+  const tell = consoleAt(path, lost)
   const startedAtMs = performance.now()
   // More than a pipe holds.
   for (let i = 0; i < 500; i++) tell('x'.repeat(1000))
-  await delay(100)
+  for (let i = 0; lost.length === 0; i++) {
+    assert.ok(i < 400)
+    await delay(5)
+  }
+  assert.match(
+    String(lost[0]),
+    /^Failed to write to serial console: x{1000} \(Resource temporarily unavailable \(os error 11\)\)$/,
+  )
   assert.ok(performance.now() - startedAtMs < 2000)
 })

@@ -122,7 +122,7 @@ test('setMessage() logs a changed message once, whole', () => {
   assert.deepEqual(log.lines, [
     'Warn Redirector status: a',
     'Warn Redirector status: b',
-    'Trace ProxyAgentStatus status: written',
+    'Warn ProxyAgentStatus status: written',
   ])
 })
 
