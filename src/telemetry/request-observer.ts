@@ -215,7 +215,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
         if (verdict.outcome !== 'ok') denials.add(endpoint.name, request.method, request.rawTarget, caller, verdict)
       }
       if (log.isEnabled('Trace')) {
-        log.write(request, 'Trace', claimsOf(caller))
+        log.write(request, 'Trace', `Use claims: ${claimsOf(caller)}`)
         if (caller.doubt !== undefined) log.write(request, 'Trace', `The executable is unknown: ${caller.doubt}`)
         log.write(request, 'Trace', `Decision: ${options.describeVerdict(verdict)}`)
       }

@@ -190,7 +190,8 @@ export class Machine implements AsyncDisposable {
   async toldOf(who: string, what: RegExp): Promise<string> {
     const lines = () => {
       const all = this.read('log', 'ProxyAgent.Connection.log').split('\n')
-      const id = / (\d+\[\d+\]) - Got request .*/.exec(all.find((line) => line.includes(`who=${who}`)) ?? '')?.[1]
+      const first = all.find((line) => line.includes(' - Got request ') && line.includes(`who=${who}`))
+      const id = / (\d+\[\d+\]) - /.exec(first ?? '')?.[1]
       return id === undefined ? '' : all.filter((line) => line.includes(` ${id} - `)).join('\n')
     }
     await waitFor(() => what.test(lines()), `the log to say ${what} of ${who}`, lines)

@@ -212,7 +212,7 @@ test('decided() says nothing of what is allowed, but everything at Trace', () =>
   const loud = observer('Trace')
   loud.observer.decided(loud.request(), { ...ALICE, doubt: 'the process is gone' }, OK)
   assert.deepEqual(loud.lines, [
-    `Trace 12[9] ${claimsJson(ALICE)}`,
+    `Trace 12[9] Use claims: ${claimsJson(ALICE)}`,
     'Trace 12[9] The executable is unknown: the process is gone',
     'Trace 12[9] Decision: ok: the endpoint has no rules',
   ])
