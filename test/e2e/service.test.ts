@@ -307,6 +307,6 @@ test('with enableHttpProxyTrace every request leaves one trace on standard outpu
     .split('\n')
     .filter((line) => line.startsWith(`[${id}] - `))
   assert.ok(lines.length >= 5, lines.join('\n'))
-  assert.match(lines.at(-1) ?? '', / - Answered 200$/)
+  assert.match(lines.at(-1) ?? '', / - Http connection finished with status code: 200 OK\.$/)
   assert.doesNotMatch(machine.agent.output(), /hunter2/)
 })
