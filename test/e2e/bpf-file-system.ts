@@ -1,7 +1,7 @@
 /** A bpf file system of a test's own, at a temporary mount point. */
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmdirSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -18,6 +18,11 @@ export class BpfFileSystem implements Disposable {
   /** Where an agent may pin. */
   get pins(): string {
     return join(this.path, 'azure-proxy-agent')
+  }
+
+  /** What is in it, the kernel's own two files left out. */
+  names(): string[] {
+    return readdirSync(this.path).filter((name) => !name.endsWith('.debug'))
   }
 
   [Symbol.dispose](): void {

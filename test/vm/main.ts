@@ -27,6 +27,7 @@ const STILL = 'cloud-init=disabled systemd.mask=walinuxagent.service'
 
 const GROUPS: readonly Group[] = [
   { name: 'install', boots: [{ script: 'install.sh', append: STILL }] },
+  { name: 'fail-closed', boots: [{ script: 'fail-closed.sh', append: STILL }] },
   { name: 'upgrade', boots: [{ script: 'upgrade.sh', append: STILL }] },
   {
     name: 'boot',

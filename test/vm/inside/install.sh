@@ -67,27 +67,6 @@ bad_config() {
 check 'a configuration that cannot be used fails the unit once, with the reason' bad_config
 check 'and it comes back once that is mended' within 60 listens
 
-PINS=/sys/fs/bpf/azure-proxy-agent
-fails_closed() {
-    sed -i '0,/{/s//{ "failClosed": true,/' /etc/azure/proxy-agent.json
-    systemctl restart $UNIT
-    within 60 listens && within 60 test -e $PINS/apa_connect4 &&
-        within 20 sh -c "[ \"\$(systemctl show -p NFileDescriptorStore --value $UNIT)\" = 1 ]" &&
-        recovers && within 20 grep -q 'taken over from an earlier agent: links and maps' /var/log/azure-proxy-agent/ProxyAgent.log &&
-        same 1 "$(systemctl show -p NFileDescriptorStore --value $UNIT)"
-}
-check 'failClosed: killed with SIGKILL, it takes its listener and its programs over' fails_closed
-stays_shut() {
-    systemctl stop $UNIT
-    test -e $PINS/apa_connect4 && ! listens
-}
-check 'failClosed: a stop leaves the programs in the kernel' stays_shut
-opens() {
-    azure-proxy-agent cleanup && [ ! -e $PINS ] && systemctl start $UNIT && within 60 test -e $PINS/apa_connect4 &&
-        ! azure-proxy-agent cleanup && test -e $PINS/apa_connect4
-}
-check 'cleanup ends that, and does nothing while the service runs' opens
-
 check 'removal keeps the configuration, keys and logs, and nothing in the kernel' sh -c 'apt-get -qq -y remove azure-proxy-agent && [ -e /etc/azure/proxy-agent.json ] && [ -d /var/lib/azure-proxy-agent ] && [ -d /var/log/azure-proxy-agent ] && [ ! -e /sys/fs/bpf/azure-proxy-agent ] && ! systemctl is-active -q azure-proxy-agent.service'
 check 'purging does not fail' apt-get -qq -y purge azure-proxy-agent
 leftovers() {
