@@ -132,7 +132,7 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
       await isShut(machine)
       machine.startAgent()
       await waitFor(
-        () => machine.agent.output().includes('the port is taken by'),
+        () => machine.agent.output().includes('Address already in use'),
         'the complaint',
         machine.agent.output,
       )
