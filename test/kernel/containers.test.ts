@@ -92,6 +92,18 @@ describe('other network namespaces that are served', {
     assert.equal(stolen, 'ready\n')
   })
 
+  test('let no handshake end with who opens from the port at the same time', async () => {
+    await using lab = createLab()
+    const netns = lab.addNamespace()
+    const agent = await startAgent(lab, [], [], { containers: 'serve', serveAfterMs: 10 * SERVE_AFTER_MS })
+    await agent.ask({ do: 'policy', entries: POLICY })
+    const thief = lab.run('python3', ['-c', SIMULTANEOUS_THIEF], { netns, uid: 1001, gid: 1001 })
+    const told = await connect(lab, IMDS, ['source=127.0.0.1:45001'], { netns })
+    // Whether the thief's socket still has the port when the agent comes decides between these two.
+    assert.notEqual(told.answer?.who, 'host')
+    assert.doesNotMatch((await thief).stdout, /connected/)
+  })
+
   test('are asked for on a kernel that cannot hold: the first connect fails, a later one is served', async () => {
     await using lab = createLab()
     const netns = lab.addNamespace()
@@ -120,3 +132,19 @@ print("ready", flush=True)
 while True:
     s.accept()
     print("stolen", flush=True)`
+
+/** Opens to where the client connects from, from where it connects to: a handshake without a listener. */
+const SIMULTANEOUS_THIEF = `import socket, time
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.settimeout(0.3)
+    try:
+        s.bind(("127.0.0.1", 3080))
+        s.connect(("127.0.0.1", 45001))
+        print("connected", s.recv(100), flush=True)
+    except OSError:
+        pass
+    s.close()
+    time.sleep(0.01)`
