@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { after, before, describe, test } from 'node:test'
-import { type Agent, connect, startAgent, startHost } from './agent.ts'
+import { type Agent, connect, PYTHON, startAgent, startHost } from './agent.ts'
 import { createLab, isKernelSince, type Lab, reasonToSkip, SLOWNESS } from './lab.ts'
 
 const skip = reasonToSkip()
@@ -79,7 +79,7 @@ describe('other network namespaces that are served', {
   test('let no packet out to who sits on the port, and deny from then on', async () => {
     await using lab = createLab()
     const netns = lab.addNamespace()
-    const thief = lab.spawn('python3', ['-c', THIEF], { netns })
+    const thief = lab.spawn(PYTHON, ['-c', THIEF], { netns })
     let stolen = ''
     thief.stdout.on('data', (text) => {
       stolen += text
@@ -97,7 +97,7 @@ describe('other network namespaces that are served', {
     const netns = lab.addNamespace()
     const agent = await startAgent(lab, [], [], { containers: 'serve', serveAfterMs: 10 * SERVE_AFTER_MS })
     await agent.ask({ do: 'policy', entries: POLICY })
-    const thief = lab.run('python3', ['-c', SIMULTANEOUS_THIEF], { netns, uid: 1001, gid: 1001 })
+    const thief = lab.run(PYTHON, ['-c', SIMULTANEOUS_THIEF], { netns, uid: 1001, gid: 1001 })
     const told = await connect(lab, IMDS, ['source=127.0.0.1:45001'], { netns })
     // Whether the thief's socket still has the port when the agent comes decides between these two.
     assert.notEqual(told.answer?.who, 'host')
@@ -118,7 +118,7 @@ for attempt in range(200):
         break
     except PermissionError:
         time.sleep(0.02)`
-    const { stdout } = await lab.run('python3', ['-c', script], { netns })
+    const { stdout } = await lab.run(PYTHON, ['-c', script], { netns })
     assert.ok(Number(stdout) >= 1 && Number(stdout) < 200, stdout)
   })
 })
