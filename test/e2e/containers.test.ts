@@ -5,7 +5,8 @@ import { readdirSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { isKernelSince, reasonToSkip, SLOWNESS } from '../kernel/lab.ts'
-import { createMachine, type Machine, waitFor } from './machine.ts'
+import { BpfFileSystem } from './bpf-file-system.ts'
+import { AGENT_UNDER_TEST, createMachine, type Machine, waitFor } from './machine.ts'
 
 const skip =
   reasonToSkip() ?? (!isKernelSince(5, 14) && 'this kernel does not tell the cookie of a namespace, and denies')
@@ -235,5 +236,25 @@ describe('containers: deny', { skip, timeout: TIMEOUT_MS }, () => {
     assert.equal((await machine.curl(ask('deny'), { netns })).status, 0)
     assert.equal(await counter(machine, 'denied'), 1)
     assert.equal((await machine.curl(ask('own'))).status, 200)
+  })
+})
+
+describe('containers: serve, failing closed', { skip, timeout: TIMEOUT_MS }, () => {
+  test('an agent that died leaves connects to be refused until the next one serves', async () => {
+    using bpffs = new BpfFileSystem()
+    await using machine = await createMachine({ config: { failClosed: true, pinFolder: bpffs.pins } })
+    const [known, unknown] = [machine.lab.addNamespace(), machine.lab.addNamespace()]
+    assert.equal((await machine.curl(ask('before'), { netns: known })).status, 200)
+    machine.agent.kill('SIGKILL')
+    await machine.agent.ended
+    assert.match((await machine.curl(ask('between'), { netns: known })).error, /refused|Couldn't connect/)
+    // Held, and nobody comes.
+    assert.match((await machine.curl(ask('between'), { netns: unknown })).error, /timed out|Couldn't connect|Failed/)
+    machine.startAgent()
+    await machine.waitUntilProvisioned()
+    for (const netns of [known, unknown]) assert.equal((await machine.curl(ask('after'), { netns })).status, 200)
+    machine.agent.kill('SIGKILL')
+    await machine.agent.ended
+    assert.equal((await machine.lab.run(AGENT_UNDER_TEST, ['cleanup', '--config', machine.configPath])).code, 0)
   })
 })
