@@ -16,7 +16,7 @@ import type { Clock } from '../base/clock.ts'
 import { LISTENER } from '../base/endpoints.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { MAX_SERVED } from '../ebpf/programs/maps.ts'
+import { MAX_REFUSED, MAX_SERVED } from '../ebpf/programs/maps.ts'
 import { ipv4Bytes, type NetnsAsk } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
 import type { ProxyServer } from '../proxy/server.ts'
@@ -144,7 +144,7 @@ export function createContainers(options: ContainersOptions): Containers {
     const refusal = classify(error)
     refused[refusal]++
     // Who asked has gone: the next one may be found.
-    if (refusal === 'not_found') return kernel.withdraw(netnsCookie)
+    if (refusal === 'not_found' || refusals.size >= MAX_REFUSED) return kernel.withdraw(netnsCookie)
     kernel.refuse(netnsCookie)
     refusals.set(netnsCookie, clock.monotonicMs() + REFUSAL_MS)
     const whose = env.namespaceOf(pid) ?? 'that is gone by now'

@@ -34,7 +34,7 @@
  * Connection key, 16 bytes: {netnsCookie u64, source address u32 net, source port u32 in host order}.
  * Self key, 16 bytes: {tgid u32, 0 u32, startTimeNs u64}, in the initial pid namespace.
  * Network namespace key, 8 bytes: {netnsCookie u64}.
- * Ask, 16 bytes: {pid u32 as in a record, tid u32 or 0 where the agent counts otherwise, state u32, 0 u32}.
+ * Ask, 8 bytes: {pid u32 as in a record, tid u32 or 0 where the agent counts otherwise}.
  *
  * Invariant: two processes never share {pid, startTimeNs}; everything else may change hands.
  */
@@ -73,14 +73,10 @@ export const LISTENER_BYTES = 8
 export const CONNECTION_KEY_BYTES = 16
 export const SELF_KEY_BYTES = 16
 export const NETNS_KEY_BYTES = 8
-export const ASK_BYTES = 16
+export const ASK_BYTES = 8
 
 /** Offsets in an ask pictured above. */
-export const ASK = { pid: 0, tid: 4, state: 8 } as const
-
-/** States of an ask: waiting for the agent's answer; answered by no. A yes is in `served`, and the ask is gone. */
-export const ASK_WAITING = 0
-export const ASK_REFUSED = 1
+export const ASK = { pid: 0, tid: 4 } as const
 
 /** Values of `policy`. */
 export const POLICY_FOR_OTHERS = 1
@@ -242,16 +238,8 @@ export interface NetnsAsk {
   readonly tid: number
 }
 
-/** Makes the value that says no. */
-export function encodeRefusal(): Buffer {
-  const bytes = Buffer.alloc(ASK_BYTES)
-  bytes.writeUInt32LE(ASK_REFUSED, ASK.state)
-  return bytes
-}
-
-/** Reads an ask. @returns `undefined` when it has been answered */
-export function decodeAsk(key: Buffer, value: Buffer): NetnsAsk | undefined {
-  if (value.readUInt32LE(ASK.state) !== ASK_WAITING) return undefined
+/** Reads an ask. */
+export function decodeAsk(key: Buffer, value: Buffer): NetnsAsk {
   return { netnsCookie: key.readBigUInt64LE(), pid: value.readUInt32LE(ASK.pid), tid: value.readUInt32LE(ASK.tid) }
 }
 

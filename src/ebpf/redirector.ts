@@ -48,7 +48,6 @@ import {
   decodeRecord,
   encodeEndpoint,
   encodeNetnsKey,
-  encodeRefusal,
   encodeSelfKey,
   type NetnsAsk,
   POLICY_FOR_ALL,
@@ -135,7 +134,10 @@ export interface Redirector extends Disposable {
   setServed(netns: bigint, isServed: boolean): void
   /** Lists the namespaces that wait for an answer, at most `atMost`. @throws SyscallError code BPF_CALL_FAILED */
   readAsks(atMost: number): NetnsAsk[]
-  /** Has connects from a network namespace fail, until the answer is withdrawn. @throws SyscallError code BPF_CALL_FAILED */
+  /**
+   * Has connects from a network namespace fail, until the answer is withdrawn.
+   * @throws SyscallError code BPF_CALL_FAILED, E2BIG when `MAX_REFUSED` are refused
+   */
   refuse(netns: bigint): void
   /** Withdraws an ask or the answer to it. @throws SyscallError code BPF_CALL_FAILED */
   withdraw(netns: bigint): void
@@ -193,7 +195,7 @@ export const REAL_REDIRECTOR_ENV: RedirectorEnv = {
   ownIdentityWays: ['run', 'connect'],
 }
 
-/** Value of `self`: that the key is there is all that counts. */
+/** Value of `self` and `refused`: that the key is there is all that counts. */
 const PRESENT = Buffer.from([1, 0, 0, 0])
 
 /** Value of `listening`, likewise. */
@@ -239,7 +241,7 @@ export function startRedirector(options: RedirectorOptions, env: RedirectorEnv =
   estate?.bequeathLinks(programs.map(([{ name }], index) => [name, links[index]!]))
   keepOnly(maps.self, self)
   keepOnly(maps.served, served)
-  withdrawRefusals(maps.asked)
+  keepOnly(maps.refused, undefined)
   return new RunningRedirector({
     options,
     maps,
@@ -272,14 +274,6 @@ function chooseContainers(options: RedirectorOptions, kernel: KernelView): Conta
   if (containers !== 'serve' || servedNetns !== undefined) return containers
   kernel.lacking.push('connects from other network namespaces are denied (the kernel does not tell their cookies)')
   return 'deny'
-}
-
-/** Who waits still does; what an agent before this one refused may be asked again. */
-function withdrawRefusals(asked: KernelMap): void {
-  for (const key of asked.keys()) {
-    const value = asked.lookup(key)
-    if (value !== undefined && decodeAsk(key, value) === undefined) asked.delete(key)
-  }
 }
 
 /** What is known of this kernel before anything is loaded. */
@@ -363,16 +357,18 @@ class RunningRedirector implements Redirector {
     const { asked } = this.#maps
     return asked.keys(atMost).flatMap((key) => {
       const value = asked.lookup(key)
-      return (value && decodeAsk(key, value)) ?? []
+      return value === undefined ? [] : decodeAsk(key, value)
     })
   }
 
   refuse(netns: bigint): void {
-    this.#maps.asked.update(encodeNetnsKey(netns), encodeRefusal())
+    this.#maps.refused.update(encodeNetnsKey(netns), PRESENT)
+    this.#maps.asked.delete(encodeNetnsKey(netns))
   }
 
   withdraw(netns: bigint): void {
     this.#maps.asked.delete(encodeNetnsKey(netns))
+    this.#maps.refused.delete(encodeNetnsKey(netns))
   }
 
   watchAsks(onAsk: () => void): Disposable | undefined {

@@ -201,6 +201,30 @@ except OSError as error:
     await waitFor(async () => (await machine.curl(ask('down'), { netns })).status === 200, 'a listener there')
   })
 
+  test('many that are refused do not keep one from being served', async () => {
+    const before = (await status(machine)).containers.refused.loopback_down ?? 0
+    const script = `import ctypes, os, socket, time
+for _ in range(60):
+    if os.fork() == 0:
+        ctypes.CDLL(None).unshare(0x40000000)
+        try:
+            socket.create_connection(("169.254.169.254", 80), 1)
+        except OSError:
+            time.sleep(60)
+        os._exit(1)
+print("ready", flush=True)
+time.sleep(60)`
+    const refused = machine.lab.spawn(PYTHON, ['-c', script])
+    try {
+      const count = async () => ((await status(machine)).containers.refused.loopback_down ?? 0) - before
+      await waitFor(async () => (await count()) === 60, 'all to be refused')
+      const answer = await machine.curl(ask('among'), { netns: machine.lab.addNamespace() })
+      assert.equal(answer.status, 200)
+    } finally {
+      refused.kill('SIGKILL')
+    }
+  })
+
   test('an agent that died leaves connects to fail or to go their own way, and the next one serves', async () => {
     const netns = machine.lab.addNamespace()
     assert.equal((await machine.curl(ask('before'), { netns })).status, 200)

@@ -23,7 +23,7 @@
  *                                                  and a record left under the same tuple by another must not serve it
  *     rewrite the destination to the listener      proceed  (redirected)
  *
- * The agent is asked by an entry in *asked* and a ring of *bell*.
+ * The agent is asked by an entry in *asked* and a ring of *bell*; its no is an entry in *refused*, its yes one in *served*.
  *
  * A direct connection is remembered because the source port is not chosen yet: sockops, which sees it, then clears
  * what may be filed under it. An agent that dials its own listener counts as direct, too.
@@ -38,8 +38,6 @@ import { call, exit, jump, jumpEq32, jumpEq64, jumpNe32, jumpNe64 } from '../asm
 import { Double, Half, load, loadMap, stackAddress, store, Word } from '../asm/load-store.ts'
 import {
   ASK,
-  ASK_REFUSED,
-  ASK_WAITING,
   encodeEndpoint,
   FLAG_DIRECT,
   FLAG_HELD,
@@ -186,13 +184,10 @@ function forUnserved({ otherNetns, listener }: ProgramOptions, flags: number): L
   if (otherNetns === 'deny') return [jump('deny')]
   const words = encodeEndpoint(listener)
   return [
-    loadMap(R1, 'asked'),
+    loadMap(R1, 'refused'),
     ...stackAddress(R2, NETNS),
-    call('map_lookup_elem'), // r0 = asked[record.netnsCookie]
-    jumpEq64(R0, 0, 'may ask'),
-    load(R1, R0, ASK.state, Word),
-    jumpEq32(R1, ASK_REFUSED, 'deny'), // if (r0->state == refused) deny
-    label('may ask'),
+    call('map_lookup_elem'), // r0 = refused[record.netnsCookie]
+    jumpNe64(R0, 0, 'deny'),
     store(FP, LISTENER, words.readInt32LE(0), Word), // record.listener = where it will be
     store(FP, LISTENER_PORT, words.readInt32LE(4), Word), // record.{listenerPort, zero}
     store(FP, FLAGS, flags | FLAG_HELD, Half), // record.flags |= held
@@ -200,7 +195,7 @@ function forUnserved({ otherNetns, listener }: ProgramOptions, flags: number): L
 }
 
 /**
- * `if (record.flags & held) { asked[netns] = {record.pid, tid, waiting, 0}; ring bell; }`, and refuse when there is no room.
+ * `if (record.flags & held) { asked[netns] = {record.pid, tid}; ring bell; }`, and refuse when there is no room.
  * Every such connect rings: what an earlier one asked for may have been overlooked, and asking twice does no harm.
  */
 function askForListener({ pidView, otherNetns, hasBell }: ProgramOptions): Line[] {
@@ -208,8 +203,7 @@ function askForListener({ pidView, otherNetns, hasBell }: ProgramOptions): Line[
     load(R1, FP, FLAGS, Half),
     and32(R1, FLAG_HELD),
     jumpEq32(R1, 0, 'no ask'),
-    store(FP, STACK.ask, 0, Double),
-    store(FP, STACK.ask + ASK.state, ASK_WAITING, Double), // ask = {0, 0, waiting, 0}
+    store(FP, STACK.ask, 0, Double), // ask = {0, 0}
     load(R1, FP, STACK.record + RECORD.pid, Word),
     store(FP, STACK.ask + ASK.pid, R1, Word), // ask.pid = record.pid
     ...(pidView.kind === 'initial' ? [call('get_current_pid_tgid'), store(FP, STACK.ask + ASK.tid, R0, Word)] : []),

@@ -6,7 +6,8 @@
  * | policy      | agent               | destination            | u32       | connections to there are redirected: 1 all but the agent's own, 2 all |
  * | served      | agent               | network namespace      | listener  | there, to this listener; elsewhere nothing is touched |
  * | self        | agent               | tgid + start time      | u32 1     | the agent: never redirected |
- * | asked       | connect4, connect6, agent | network namespace | ask | a listener is wanted there, or was refused |
+ * | asked       | connect4, connect6  | network namespace      | ask       | a listener is wanted there; the agent deletes what it has answered |
+ * | refused     | agent               | network namespace      | u32 1     | connects from there fail |
  * | bell        | connect4, connect6  | (ring buffer)          | u64       | look into `asked` |
  * | pending     | connect4, connect6  | the socket             | record    | said at connect, not yet filed: no handshake |
  * | connections | sockops             | netns + source + port  | record    | what accept looks up |
@@ -46,7 +47,7 @@ export interface MapSpec {
   readonly flags: number
 }
 
-export type MapName = 'policy' | 'served' | 'asked' | 'self' | 'pending' | 'connections' | 'counters'
+export type MapName = 'policy' | 'served' | 'asked' | 'refused' | 'self' | 'pending' | 'connections' | 'counters'
 
 /**
  * Connections between handshake and accept, for all users together. An LRU map keeps free lists per CPU and may evict long
@@ -57,8 +58,11 @@ const MAX_CONNECTIONS = 65_536
 /** Network namespaces with a listener, our own among them. */
 export const MAX_SERVED = 1024 + 1
 
-/** Namespaces that wait for an answer, or have been refused lately. A connect that finds no room fails. */
+/** Namespaces that wait for an answer. A connect that finds no room fails. */
 const MAX_ASKED = 4096
+
+/** Namespaces that have been refused lately; those without room may ask again at once. */
+export const MAX_REFUSED = 1024
 
 /**
  * Wakes the agent. What is in it does not matter, so it may be full. The kernel wants whole pages, 64 KiB on some machines.
@@ -79,6 +83,7 @@ export function mapSpecs(pendingStore: PendingStore): Readonly<Record<MapName, M
     policy: hash('policy', POLICY_KEY_BYTES, 4, 64),
     served: hash('served', NETNS_KEY_BYTES, LISTENER_BYTES, MAX_SERVED),
     asked: hash('asked', NETNS_KEY_BYTES, ASK_BYTES, MAX_ASKED),
+    refused: hash('refused', NETNS_KEY_BYTES, 4, MAX_REFUSED),
     self: hash('self', SELF_KEY_BYTES, 4, 16),
     pending: pendingStore === 'storage' ? PENDING_STORAGE : PENDING_LRU,
     connections: { ...hash('connections', CONNECTION_KEY_BYTES, RECORD_BYTES, MAX_CONNECTIONS), type: 'LRU_HASH' },

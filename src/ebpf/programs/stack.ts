@@ -9,7 +9,7 @@
  *     -168  scratch           8   what a read of kernel memory returns
  *     -172  policyValue       4   of the destination, while r7 is used for reading
  *     -176  counterKey        4
- *     -192  ask              16
+ *     -184  ask               8
  */
 
 import { RECORD_BYTES } from '../records.ts'
@@ -22,5 +22,5 @@ export const STACK = {
   scratch: -168,
   policyValue: -172,
   counterKey: -176,
-  ask: -192,
+  ask: -184,
 } as const
