@@ -4,6 +4,8 @@ import assert from 'node:assert/strict'
 import { readdirSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { findPinFolder } from '../../src/ebpf/pins.ts'
+import { type MapSpec, mapSpecs } from '../../src/ebpf/programs/maps.ts'
 import { isKernelSince, reasonToSkip, SLOWNESS } from '../kernel/lab.ts'
 import { BpfFileSystem } from './bpf-file-system.ts'
 import { AGENT_UNDER_TEST, createMachine, type Machine, waitFor } from './machine.ts'
@@ -263,6 +265,20 @@ describe('containers: deny', { skip, timeout: TIMEOUT_MS }, () => {
   })
 })
 
+/** How many entries the tables have that are kept for namespaces and their connections. */
+function entriesOf(pins: string): Record<string, number> {
+  using folder = findPinFolder(pins)
+  const { served, asked, refused, connections } = mapSpecs('storage')
+  const count = (spec: MapSpec) => {
+    const maps = folder?.findMapInAnySet(spec) ?? []
+    const entries = maps.map((map) => map.keys().length)
+    for (const map of maps) map[Symbol.dispose]()
+    assert.equal(entries.length, 1, `tables named ${spec.name}`)
+    return entries[0] as number
+  }
+  return { served: count(served), asked: count(asked), refused: count(refused), connections: count(connections) }
+}
+
 describe('containers: serve, failing closed', { skip, timeout: TIMEOUT_MS }, () => {
   test('an agent that died leaves connects to be refused until the next one serves', async () => {
     using bpffs = new BpfFileSystem()
@@ -277,8 +293,12 @@ describe('containers: serve, failing closed', { skip, timeout: TIMEOUT_MS }, () 
     machine.startAgent()
     await machine.waitUntilProvisioned()
     for (const netns of [known, unknown]) assert.equal((await machine.curl(ask('after'), { netns })).status, 200)
+    await bear(machine, 50, 10)
+    await waitUntilNoneIsServed(machine)
     machine.agent.kill('SIGKILL')
     await machine.agent.ended
+    // What hundreds leave in the kernel's tables shows here, where the tables outlive the agent.
+    assert.deepEqual(entriesOf(bpffs.pins), { served: 1, asked: 0, refused: 0, connections: 0 })
     assert.equal((await machine.lab.run(AGENT_UNDER_TEST, ['cleanup', '--config', machine.configPath])).code, 0)
   })
 })
