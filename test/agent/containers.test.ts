@@ -38,7 +38,7 @@ function containers(t: TestContext, limits?: ContainersLimits) {
   const clock = createFakeClock()
   const log = createFakeLog()
   let ring: (() => void) | undefined
-  const createRedirector = (): Redirector =>
+  const createRedirector = (hasBell = true): Redirector =>
     ({
       admitListener() {},
       setServed(netns: bigint, isServed: boolean) {
@@ -55,6 +55,7 @@ function containers(t: TestContext, limits?: ContainersLimits) {
         machine.refused.delete(netns)
       },
       watchAsks(onAsk: () => void) {
+        if (!hasBell) return undefined
         ring = onAsk
         return { [Symbol.dispose]: () => (ring = undefined) }
       },
@@ -133,6 +134,16 @@ describe('createContainers()', () => {
     assert.deepEqual(served(), [7])
     assert.equal(machine.asks.size, 0)
     assert.equal(part.state().served, 1)
+  })
+
+  test('looks by itself where the kernel does not wake it', async (t) => {
+    const { connect, served, part, createRedirector, passes } = containers(t)
+    part.setRedirector(createRedirector(false))
+    await passes(2000)
+    connect(7)
+    assert.deepEqual(served(), [])
+    await passes(20)
+    assert.deepEqual(served(), [7])
   })
 
   test('answers more asks than one look takes', async (t) => {

@@ -327,6 +327,7 @@ describe('redirector on a kernel that lacks something', { skip, timeout: 60_000 
     { situation: 'no reading by helper', without: ['haveTaskReads'], feature: { taskReader: 'direct' } },
     { situation: 'no netns in sock_ops', without: ['haveSockopsNetns'], feature: { sockopsNetns: false } },
     { situation: 'no taking in one step', without: ['haveAtomicTake'], feature: { atomicTake: false } },
+    { situation: 'no ring buffer', without: ['haveRingBuffer'], feature: { fullRecords: true } },
     { situation: 'no running by itself', without: ['run'], feature: { ownIdentity: 'connect' } },
     { situation: 'no cookie of a namespace', without: ['netnsCookie'], feature: { ownIdentity: 'connect' } },
   ] as const) {
