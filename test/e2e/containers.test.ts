@@ -8,7 +8,7 @@ import { findPinFolder } from '../../src/ebpf/pins.ts'
 import { type MapSpec, mapSpecs } from '../../src/ebpf/programs/maps.ts'
 import { isKernelSince, reasonToSkip, SLOWNESS } from '../kernel/lab.ts'
 import { BpfFileSystem } from './bpf-file-system.ts'
-import { AGENT_UNDER_TEST, createMachine, type Machine, waitFor } from './machine.ts'
+import { AGENT_UNDER_TEST, createMachine, type Machine, reasonForNoNamespaces, waitFor } from './machine.ts'
 
 const skip =
   reasonToSkip() ?? (!isKernelSince(5, 14) && 'this kernel does not tell the cookie of a namespace, and denies')
@@ -89,6 +89,29 @@ describe('containers: serve', { skip, timeout: TIMEOUT_MS }, () => {
     const claims = await machine.toldOf('first', /Use claims/)
     assert.match(claims, /"userId":1000,.*"processFullPath":"\/usr\/bin\/curl"/)
   })
+
+  for (const row of [
+    { what: 'a container that root made, with processes and mounts of its own', uid: 0, kinds: ['--mount-proc'] },
+    { what: 'a container that a user made, who is root in it', uid: 1000, kinds: ['--map-root-user'] },
+  ]) {
+    test(`${row.what}, is served, and counted as its maker's`, {
+      skip: row.uid !== 0 && (reasonForNoNamespaces() ?? false),
+    }, async () => {
+      const script = 'ip link set lo up && exec curl -s -o /dev/null -w "%{http_code}" -H "Metadata: true" "$0"'
+      const kinds = ['--net', '--pid', '--mount', ...row.kinds]
+      const inside = ['/bin/sh', '-c', script, ask(`made-by-${row.uid}`).at(-1)!]
+      const { stdout, stderr } = await machine.lab.run('unshare', ['--fork', ...kinds, ...inside], {
+        uid: row.uid,
+        gid: row.uid,
+      })
+      assert.deepEqual([stdout, stderr], ['200', ''])
+      assert.match(await machine.toldOf(`made-by-${row.uid}`, /Use claims/), new RegExp(`"userId":${row.uid},`))
+      assert.match(
+        machine.read('log', 'ProxyAgent.log'),
+        new RegExp(`Serving network namespace \\d+ of user id ${row.uid},`),
+      )
+    })
+  }
 
   test('namespaces that use the same source port at the same time keep their callers apart', async () => {
     const uids = [1001, 1002, 1003, 1004, 1005]
