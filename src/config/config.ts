@@ -143,6 +143,8 @@ export function parseConfig(
     if (known === undefined) notices.push(`Config key '${key}' is ${quote(value)}, which is no log level: using Info`)
     return known ?? 'Info'
   }
+  const word = <Word extends string>(key: string, known: readonly [Word, ...Word[]], otherwise: Word) =>
+    oneOf(key, values[key] as string | null | undefined, known, otherwise, notices)
   const socketPath = (key: string, fallback: string) => {
     const value = typeof values[key] === 'string' ? folder(key) : fallback
     if (Buffer.byteLength(value) <= MAX_SOCKET_PATH_BYTES) return value
@@ -172,13 +174,14 @@ export function parseConfig(
     eventLogLevel: level('fileLogLevelForEvents', undefined),
     systemLogLevel,
     cgroupRoot: (values.cgroupRoot as string | null | undefined) ?? undefined,
-    canonicalRequestMode: canonicalMode(values.canonicalRequestMode as string | null | undefined, notices),
+    canonicalRequestMode: word('canonicalRequestMode', ['off', 'shadow', 'enforce'], 'off'),
     enableHttpProxyTrace,
     containerRootIsElevated: values.containerRootIsElevated !== false,
     closeStaleConnections: values.closeStaleConnections === true,
     failClosed: values.failClosed === true,
     pinFolder: typeof values.pinFolder === 'string' ? folder('pinFolder') : DEFAULT_PIN_FOLDER,
-    containers: containersMode(values.containers as string | null | undefined, notices),
+    // A word that is not known may have been meant to shut the door.
+    containers: word('containers', ['serve', 'direct', 'deny'], 'deny'),
     notices,
   } satisfies Config)
 }
@@ -237,21 +240,19 @@ function quote(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 77)}...` : text
 }
 
-function canonicalMode(value: string | null | undefined, notices: string[]): CanonicalRequestMode {
+/** Reads a word in any case; the first of `known` is the default. @param otherwise what a word that is not known becomes */
+function oneOf<Word extends string>(
+  key: string,
+  value: string | null | undefined,
+  known: readonly [Word, ...Word[]],
+  otherwise: Word,
+  notices: string[],
+): Word {
   const lower = (value ?? '').trim().toLowerCase()
-  if (lower === '' || lower === 'off') return 'off'
-  if (lower === 'shadow' || lower === 'enforce') return lower
-  notices.push(`Config key 'canonicalRequestMode' is ${quote(value)}, which is none of off, shadow, enforce: using off`)
-  return 'off'
-}
-
-/** A word that is not known may have been meant to shut the door. */
-function containersMode(value: string | null | undefined, notices: string[]): ContainersMode {
-  const lower = (value ?? '').trim().toLowerCase()
-  if (lower === '' || lower === 'serve') return 'serve'
-  if (lower === 'direct' || lower === 'deny') return lower
-  notices.push(`Config key 'containers' is ${quote(value)}, which is none of serve, direct, deny: using deny`)
-  return 'deny'
+  const word = lower === '' ? known[0] : known.find((each) => each === lower)
+  if (word !== undefined) return word
+  notices.push(`Config key '${key}' is ${quote(value)}, which is none of ${known.join(', ')}: using ${otherwise}`)
+  return otherwise
 }
 
 /** Nothing is written there then, or offered. */

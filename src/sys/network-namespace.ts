@@ -101,9 +101,9 @@ function inside<T>(target: Fd, action: () => T): T {
   using home = open('/proc/thread-self/ns/net')
   const entered = sysSetns(target.number, CLONE_NEWNET)
   if (entered < 0) {
-    const hint = entered === -EPERM ? 'needs CAP_SYS_ADMIN' : undefined
-    const message = `Cannot enter ${target.label}: kernel answered ${errnoName(-entered)}`
-    throw new SyscallError('NETNS_NOT_ENTERED', message, { command: 'setns', errno: -entered, hint })
+    const hint = entered === -EPERM ? ' (needs CAP_SYS_ADMIN)' : ''
+    const message = `Cannot enter ${target.label}: kernel answered ${errnoName(-entered)}${hint}`
+    throw new SyscallError('NETNS_NOT_ENTERED', message, { command: 'setns', errno: -entered })
   }
   try {
     return action()

@@ -197,6 +197,14 @@ describe('parseConfig() corrects and tells', () => {
       'off',
       `Config key 'canonicalRequestMode' is "on", which is none of off, shadow, enforce: using off`,
     ],
+    [{ containers: 'Direct ' }, 'containers', 'direct'],
+    [{ containers: '' }, 'containers', 'serve'],
+    [
+      { containers: 'block' },
+      'containers',
+      'deny',
+      `Config key 'containers' is "block", which is none of serve, direct, deny: using deny`,
+    ],
     [{ pollKeyStatusIntervalInSeconds: 1 }, 'pollIntervalMs', 1000],
     [{ pollKeyStatusIntervalInSeconds: 3600 }, 'pollIntervalMs', 3_600_000],
     [
