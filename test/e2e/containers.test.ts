@@ -14,6 +14,9 @@ const skip =
   reasonToSkip() ?? (!isKernelSince(5, 14) && 'this kernel does not tell the cookie of a namespace, and denies')
 const TIMEOUT_MS = 120_000 * SLOWNESS
 
+/** Namespaces that come and go; an emulated machine has less time. */
+const MANY = SLOWNESS === 1 ? 300 : 60
+
 const PYTHON = '/usr/bin/python3'
 const NEWBORN = join(import.meta.dirname, 'newborn.py')
 
@@ -151,14 +154,14 @@ describe('containers: serve', { skip, timeout: TIMEOUT_MS }, () => {
     t.diagnostic(`answered after ${middleAndWorst(newborn.map((each) => each.answeredMs))}`)
   })
 
-  test('hundreds that come and go leave nothing behind', async (t) => {
+  test('many that come and go leave nothing behind', async (t) => {
     await waitUntilNoneIsServed(machine)
     const before = openDescriptors(machine)
     const startedAtMs = performance.now()
-    const newborn = await bear(machine, 300, 16)
+    const newborn = await bear(machine, MANY, 16)
     const tookMs = performance.now() - startedAtMs
     const failed = newborn.filter((each) => each.status !== 200)
-    assert.deepEqual([newborn.length, failed], [300, []])
+    assert.deepEqual([newborn.length, failed], [MANY, []])
     const atMost = await served(machine)
     await waitUntilNoneIsServed(machine)
     const { redirection, containers } = await status(machine)
@@ -169,7 +172,7 @@ describe('containers: serve', { skip, timeout: TIMEOUT_MS }, () => {
     )
     assert.match(await metrics(machine), /^azure_proxy_agent_connection_records 0$/m)
     assert.deepEqual(new Set(Object.values(containers.refused)), new Set([0]))
-    t.diagnostic(`300 namespaces in ${Math.round(tookMs)} ms, ${atMost} served when the last had come`)
+    t.diagnostic(`${MANY} namespaces in ${Math.round(tookMs)} ms, ${atMost} served when the last had come`)
     t.diagnostic(`connected after ${middleAndWorst(newborn.map((each) => each.connectedMs))} of life`)
     t.diagnostic(`held ${redirection.counters.held} of ${redirection.counters.redirected} connects`)
   })

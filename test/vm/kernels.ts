@@ -20,9 +20,10 @@ export const KERNELS: Readonly<Record<string, RootOptions>> = {
 
 /** All of the kernel layer, and a part of the end-to-end layer; a boot must come to its end in minutes, emulated. */
 const SUITES = [
-  ...['load', 'redirect', 'handshake'].map((name) => `test/kernel/${name}.test.ts`),
+  ...['load', 'redirect', 'handshake', 'containers'].map((name) => `test/kernel/${name}.test.ts`),
   ...[
     'attacks',
+    'containers',
     'stolen-record',
     'borrowed-executable',
     'stale-connections',
