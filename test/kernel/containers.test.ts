@@ -76,6 +76,24 @@ describe('other network namespaces that are served', {
     assert.equal(await counterOf(agent, 'held'), 1)
   })
 
+  for (const row of [
+    { socket: 'an IPv6 socket and a mapped address', to: `::ffff:${IMDS}`, args: ['family=6'] },
+    { socket: 'an MPTCP socket', to: IMDS, args: ['proto=mptcp'] },
+    { socket: 'TCP Fast Open', to: IMDS, args: ['proto=tfo'] },
+    { socket: 'another loopback address as source', to: IMDS, args: ['source=127.0.0.2:45001'] },
+  ]) {
+    test(`have their first connect held with ${row.socket}`, async (t) => {
+      await using lab = createLab()
+      const netns = lab.addNamespace()
+      const agent = await startAgent(lab, [], [], { containers: 'serve', serveAfterMs: SERVE_AFTER_MS })
+      await agent.ask({ do: 'policy', entries: POLICY })
+      const { answer, error, me } = await connect(lab, row.to, row.args, { netns })
+      if (error === 'Protocol not supported' && !isKernelSince(6, 1)) return t.skip('this kernel has no MPTCP')
+      assert.equal(answer?.record?.pid, me.pid)
+      assert.equal(await counterOf(agent, 'held'), 1)
+    })
+  }
+
   test('let no packet out to who sits on the port, and deny from then on', async () => {
     await using lab = createLab()
     const netns = lab.addNamespace()
