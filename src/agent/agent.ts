@@ -40,7 +40,7 @@ import { findNetworkNamespaceId, listProcesses, openNetworkNamespace } from '../
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
-import { findOwnNetnsCookie, isListening } from '../sys/socket.ts'
+import { acceptConnection, findOwnNetnsCookie, isListening } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
@@ -480,6 +480,7 @@ function buildStages(
       return attribution && { ...attribution, caller: firstWord.after(attribution.caller) }
     },
     isReady: firstWord.isHeard,
+    acceptWaiting: acceptConnection,
     decide: rules.decide,
     isExemptUpload,
     nextRequestId: telling.nextRequestId,

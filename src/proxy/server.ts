@@ -5,7 +5,7 @@
  * else's.
  */
 
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server, Socket } from 'node:net'
 import { AgentError, describeErrno } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
@@ -73,6 +73,9 @@ const LISTENER_OPTIONS = {
 
 const BACKLOG = 4096
 
+/** How many are accepted when the kernel tells of one. Each takes some system calls to know who it is. */
+const MAX_ACCEPTED_AT_ONCE = 128
+
 /** How often the time limits of connections are looked at. */
 const CHECK_INTERVAL_MS = 1000
 
@@ -86,6 +89,8 @@ export function createProxyServer(
   const open = new Map<Socket, { readonly facts: ClientConnection; readonly connection: ServerConnection }>()
   let lastConnectionId = 0
   let isClosing = false
+  /** The last connection has ended, after the end of the listeners. */
+  const emptied = Promise.withResolvers<void>()
   const adopted = new Set<Server>()
 
   /** Counts a connection among those of its user, and closes one that is too much. Root has no share: there is a reserve. */
@@ -131,13 +136,35 @@ export function createProxyServer(
         stages.observer.rejected(facts, status, `ProxyListener serve_connection error: ${detail}`),
     })
     open.set(socket, { facts, connection })
-    socket.once('close', () => open.delete(socket))
+    socket.once('close', () => {
+      open.delete(socket)
+      if (isClosing && open.size === 0) emptied.resolve()
+    })
     const doubt = attribution === undefined ? 'no record of a redirected connection' : undefined
     stages.observer.connected(facts, doubt)
     takeShare(socket, attribution?.uid)
     if (isClosing) connection.finish()
   }
-  const createListener = (netns?: bigint) => createServer(LISTENER_OPTIONS, (socket) => accept(socket, netns))
+  /**
+   * Takes connections that wait behind one that was accepted. The event loop takes one a round, in the order in which they
+   * came: whoever has opened many, and makes rounds long, would make all others wait for as many rounds.
+   */
+  const acceptWaiting = (listener: Server, netns: bigint | undefined) => {
+    for (let left = MAX_ACCEPTED_AT_ONCE; left > 0; left--) {
+      const descriptor = descriptorOf(listener)
+      const fd = descriptor === undefined ? undefined : stages.acceptWaiting(descriptor)
+      if (fd === undefined) return
+      const socket = new Socket({ fd, allowHalfOpen: LISTENER_OPTIONS.allowHalfOpen })
+      accept(socket.setNoDelay(LISTENER_OPTIONS.noDelay), netns)
+    }
+  }
+  const createListener = (netns?: bigint) => {
+    const listener = createServer(LISTENER_OPTIONS, (socket) => {
+      accept(socket, netns)
+      acceptWaiting(listener, netns)
+    })
+    return listener
+  }
   const server = createListener()
   // A connection that cannot be accepted, for want of memory or descriptors, must not end the agent.
   const onError = (error: Error) => stages.observer.listenerFailed(error.message)
@@ -162,7 +189,7 @@ export function createProxyServer(
       listener.listen({ fd, backlog: BACKLOG })
       return { [Symbol.dispose]: () => void listener.close() }
     },
-    descriptor: () => (server as unknown as { _handle?: { fd?: number } })._handle?.fd,
+    descriptor: () => descriptorOf(server),
     openConnections: () => open.size,
     closed: new Promise((resolve) => server.once('close', resolve)),
     async close(graceMs) {
@@ -171,14 +198,20 @@ export function createProxyServer(
       const closing = [server, ...adopted].map(
         (listener) => new Promise<void>((resolve) => void listener.close(() => resolve())),
       )
+      if (open.size === 0) emptied.resolve()
       for (const { connection } of open.values()) connection.finish()
       const cut = setTimeout(() => {
         for (const socket of open.keys()) socket.destroy()
       }, graceMs)
-      await Promise.all(closing)
+      await Promise.all([...closing, emptied.promise])
       clearTimeout(cut)
     },
   }
+}
+
+/** Node keeps it in a private handle. */
+function descriptorOf(server: Server): number | undefined {
+  return (server as unknown as { _handle?: { fd?: number } })._handle?.fd
 }
 
 function listen(server: Server, address: string, port: number, inherited: number | undefined): Promise<void> {

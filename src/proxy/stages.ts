@@ -20,6 +20,12 @@ export interface ProxyStages {
     socket: Socket,
     netns: bigint | undefined,
   ): Attribution | undefined
+  /**
+   * Accepts one more connection that waits at a listener.
+   * @param listener its descriptor
+   * @returns the connection's descriptor, the caller's from then on; `undefined` when none waits
+   */
+  acceptWaiting(listener: number): number | undefined
   /** Decides with the rules current now. @throws when they cannot be had. */
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
   /** Tells whether the host has said yet who may what. */

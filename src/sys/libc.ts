@@ -81,6 +81,13 @@ export function sysSocket(family: number, type: number, protocol: number): numbe
   return result === -1 ? -errno[0]! : result
 }
 
+/** Calls accept4(2) without asking for the peer's address. Answers a file descriptor or `-errno`. */
+export function sysAccept4(fd: number, flags: number): number {
+  const { functions, errno } = libc()
+  const result = functions.accept4(fd, 0n, 0n, flags)
+  return result === -1 ? -errno[0]! : result
+}
+
 /** Calls connect(2) with a filled `struct sockaddr_*`. Answers 0 or `-errno`. */
 export function sysConnect(fd: number, address: Buffer): number {
   const { functions, errno } = libc()
@@ -267,6 +274,7 @@ function openLibc() {
     syscall: { arguments: ['int32', 'int32', 'buffer', 'uint32'], return: 'int32' },
     getsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'buffer'], return: 'int32' },
     socket: { arguments: ['int32', 'int32', 'int32'], return: 'int32' },
+    accept4: { arguments: ['int32', 'uint64', 'uint64', 'int32'], return: 'int32' },
     connect: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
     send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },

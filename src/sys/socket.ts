@@ -4,7 +4,7 @@ import type { Server, Socket } from 'node:net'
 import { AgentError } from '../base/errors.ts'
 import { ENOPROTOOPT, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
-import { allocate, sysConnect, sysGetsockopt, sysSocket } from './libc.ts'
+import { allocate, sysAccept4, sysConnect, sysGetsockopt, sysSocket } from './libc.ts'
 import { SyscallError } from './syscall-error.ts'
 
 /** The same on x86-64 and aarch64. Source: asm-generic/socket.h. */
@@ -26,6 +26,7 @@ const AF_INET = 2
 /** Source: bits/socket.h. */
 export const SOCK_DGRAM = 2
 export const SOCK_CLOEXEC = 0o2000000
+const SOCK_NONBLOCK = 0o4000
 
 /**
  * Reads the cookie of the network namespace that a socket belongs to: never reused while the machine runs,
@@ -91,6 +92,16 @@ export function isConnected(fd: number): boolean {
   if (sysGetsockopt(fd, IPPROTO_TCP, TCP_INFO, info) < 0) return false
   const state = info.readUInt8(0)
   return state === TCP_ESTABLISHED || state === TCP_CLOSE_WAIT
+}
+
+/**
+ * Accepts a connection that waits at a listening socket which does not block.
+ * @returns its descriptor, the caller's from then on; `undefined` when none waits, or it cannot be had
+ * Source: accept4(2).
+ */
+export function acceptConnection(fd: number): number | undefined {
+  const result = sysAccept4(fd, SOCK_NONBLOCK | SOCK_CLOEXEC)
+  return result < 0 ? undefined : result
 }
 
 /**

@@ -92,6 +92,22 @@ describe('one user, by what takes long,', () => {
     assert.ok(grownMb < 100, `answers of 20 MB that nobody reads made the agent grow by ${Math.round(grownMb)} MB`)
   })
 
+  test('does not keep others waiting for long with requests that cost much', async (t) => {
+    crowd = startCrowd(machine, MALLORY, 1000)
+    await crowd.do({ open: true })
+    const query = Array.from({ length: 6000 }, (_, i) => `${i.toString(36)}=1`).join('&')
+    const costly = `GET /x?${query.slice(0, 31_000)} HTTP/1.1\r\nHost: h\r\n\r\n`
+    await crowd.do({ write: costly.repeat(4) })
+    let mostMs = 0
+    for (let i = 0; i < 10; i++) {
+      const startMs = performance.now()
+      await assertOthersAreServed(machine)
+      mostMs = Math.max(mostMs, performance.now() - startMs)
+    }
+    t.diagnostic(`beside 4000 requests of 31 KB: three requests of others within ${Math.round(mostMs)} ms`)
+    crowd.leave()
+  })
+
   test('does not keep others out with heads that do not end', async () => {
     crowd = startCrowd(machine, MALLORY, 1000)
     await crowd.do({ open: true })

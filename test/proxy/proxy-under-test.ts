@@ -13,6 +13,7 @@ import { createProxyServer, PROXY_SERVER_DEFAULTS, type ProxyServerOptions } fro
 import type { ProxyStages } from '../../src/proxy/stages.ts'
 import type { Verdict } from '../../src/rules/decide.ts'
 import { isExemptUpload } from '../../src/rules/exempt-upload.ts'
+import { acceptConnection } from '../../src/sys/socket.ts'
 import type { ConnectionFacts, RequestFacts } from '../../src/telemetry/request-facts.ts'
 import type { RequestObserver } from '../../src/telemetry/request-observer.ts'
 import { connectClient, type RawClient, type RawClientOptions } from './raw-client.ts'
@@ -100,6 +101,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
   }
   const stages: ProxyUnderTest['stages'] = {
     attribute: attributing(ROOT),
+    acceptWaiting: acceptConnection,
     decide: () => ALLOWED,
     isExemptUpload,
     isReady: () => true,

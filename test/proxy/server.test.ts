@@ -387,6 +387,27 @@ describe('versions and connections', () => {
     await client.answers(2)
     assert.deepEqual(peers, [{ address: '127.0.0.2', port: client.socket.localPort }])
   })
+  test('connections that wait are accepted many at a time, not one a round of the event loop', async (t) => {
+    const proxy = await start(t)
+    const rounds = new Set<number>()
+    let round = 0
+    const attribute = proxy.stages.attribute
+    proxy.stages.attribute = (peer, socket, netns) => {
+      rounds.add(round)
+      return attribute(peer, socket, netns)
+    }
+    // The kernel connects all of them before the loop looks at the listener.
+    const clients = Array.from({ length: 100 }, () => proxy.connect())
+    const next = () => {
+      round++
+      immediate = setImmediate(next)
+    }
+    let immediate = setImmediate(next)
+    for (const client of clients) client.write(get('/x'))
+    for (const client of clients) assert.equal((await client.answers(1))[0]?.status, 200)
+    clearImmediate(immediate)
+    assert.ok(rounds.size < 20, `it took ${rounds.size} rounds`)
+  })
   test('a request waits for the names of its caller, and does not meet the host before', async (t) => {
     const proxy = await start(t)
     const { promise, resolve } = Promise.withResolvers<never>()
