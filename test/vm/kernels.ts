@@ -23,7 +23,6 @@ const SUITES = [
   ...['load', 'redirect', 'handshake', 'containers'].map((name) => `test/kernel/${name}.test.ts`),
   ...[
     'attacks',
-    'containers',
     'stolen-record',
     'borrowed-executable',
     'stale-connections',
