@@ -594,7 +594,7 @@ function openEstate(pins: PinOptions | undefined, kernel: KernelView): Estate | 
     const folder = failClosed && isAble ? openPinFolder(pins.folder) : findPinFolder(pins.folder)
     return folder && new Estate(folder, failClosed && isAble, pins.guarded)
   } catch (error) {
-    if (!(error instanceof AgentError) || error.code === 'PINS_IN_USE') throw error
+    if (error instanceof AgentError && error.code === 'PINS_IN_USE') throw error
     kernel.lacking.push(`${failClosed ? 'does not fail closed' : 'pins of an earlier agent'}: ${describeError(error)}`)
     return undefined
   }

@@ -32,6 +32,10 @@ test('the unit waits for the agent to be ready, and watches that it stays so', (
 test('the unit keeps the listener over a restart, and lets the agent pin', () => {
   assert.deepEqual(valuesOf('FileDescriptorStoreMax'), ['1'])
   assert.ok(valuesOf('ReadWritePaths').some((value) => value.split(' ').includes('-/sys/fs/bpf')))
+  // It makes /sys/fs/bpf read-only, whatever else is said.
+  assert.deepEqual(valuesOf('ProtectKernelTunables'), [])
+  const closed = valuesOf('ReadOnlyPaths').flatMap((value) => value.split(' '))
+  assert.deepEqual(closed.slice(0, 3), ['/sys', '-/proc/sys', '-/proc/sysrq-trigger'])
 })
 
 test('the unit keeps the key out of core files and swap', () => {

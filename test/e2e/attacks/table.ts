@@ -17,6 +17,7 @@ const ATTACKS = 'e2e/attacks.test.ts'
 const REDIRECT = 'kernel/redirect.test.ts'
 const HANDSHAKE = 'kernel/handshake.test.ts'
 const STOLEN = 'e2e/stolen-record.test.ts'
+const FAIL_CLOSED = 'e2e/fail-closed.test.ts'
 const BORROWED = 'e2e/borrowed-executable.test.ts'
 
 export const TABLE: readonly Row[] = [
@@ -135,6 +136,7 @@ export const TABLE: readonly Row[] = [
     shownBy: [
       ['kernel/load.test.ts', 'startRedirector() runs beside another one'],
       ['e2e/service.test.ts', 'killed: redirection ends with the process'],
+      [FAIL_CLOSED, 'the next agent copes with'],
     ],
   },
   {
@@ -143,6 +145,7 @@ export const TABLE: readonly Row[] = [
       ['agent/redirection.test.ts', 'run() tries for ever, ever more seldom, and tells why'],
       ['agent/redirection.test.ts', 'run() attaches again when somebody removed the links, with the policy of now'],
       ['e2e/stale-connections.test.ts', 'is told and ended when closeStaleConnections is on'],
+      [FAIL_CLOSED, 'killed: connections are refused until the next agent is there'],
     ],
   },
   {
@@ -191,6 +194,9 @@ export const TABLE: readonly Row[] = [
   },
   {
     weakness: 'redirection to a listener that is not there',
-    shownBy: [['agent/redirection.test.ts', 'the policy is what is not disabled, while the listener is there']],
+    shownBy: [
+      ['agent/redirection.test.ts', 'the policy is what is not disabled, while the listener is there'],
+      [FAIL_CLOSED, 'while it is away gets no connection'],
+    ],
   },
 ]
