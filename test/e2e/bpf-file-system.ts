@@ -25,6 +25,11 @@ export class BpfFileSystem implements Disposable {
     return readdirSync(this.path).filter((name) => !name.endsWith('.debug'))
   }
 
+  /** Makes it read-only, or writable again. */
+  remount(mode: 'ro' | 'rw'): void {
+    execFileSync('mount', ['-o', `remount,${mode},mode=0700`, this.path])
+  }
+
   [Symbol.dispose](): void {
     process.off('exit', this.#atExit)
     execFileSync('umount', [this.path])

@@ -298,6 +298,17 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
     assert.equal(existsSync(join(machine.folder, 'pins')), false)
   })
 
+  test('a bpf file system that is read-only is told, and the agent guards without', async () => {
+    bpffs.remount('ro')
+    try {
+      await using machine = await failingClosed()
+      assert.match(machine.agent.output(), /does not fail closed: EROFS: read-only file system, mkdir/)
+      await isServed(machine)
+    } finally {
+      bpffs.remount('rw')
+    }
+  })
+
   test('pins that are removed under a running agent are made again', async () => {
     await using machine = await failingClosed()
     assert.equal((await cleanUp(machine, '--force')).code, 0)
