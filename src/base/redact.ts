@@ -103,7 +103,7 @@ const PATTERNS: readonly Pattern[] = [
   // Connection strings: the value may hold blanks, a semicolon ends it.
   behind(
     anyCase('pwd=', 'password=', 'key='),
-    String.raw`(?:\b|_)(?:pwd|password|accountkey|primarykey|secondarykey|sharedaccesskey)=`,
+    String.raw`\b(?:pwd|password|accountkey|primarykey|secondarykey|sharedaccesskey)=`,
     TO_SEMICOLON,
   ),
   // Shared access signatures.

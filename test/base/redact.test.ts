@@ -27,6 +27,8 @@ table('hides in connection strings', [
   ['Endpoint=x;PrimaryKey=abc;Name=n', 'Endpoint=x;PrimaryKey=[REDACTED];Name=n'],
   ['Endpoint=x;SharedAccessKey=abc==', 'Endpoint=x;SharedAccessKey=[REDACTED]'],
   ['x;SecondaryKey=abc', 'x;SecondaryKey=[REDACTED]'],
+  ['Endpoint=x;accountkey=abc;Name=n', 'Endpoint=x;accountkey=[REDACTED];Name=n'],
+  ['Server=db;Database=d;password=hunter2;User=u', 'Server=db;Database=d;password=[REDACTED];User=u'],
   [
     'DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abc123==;EndpointSuffix=core.windows.net',
     'DefaultEndpointsProtocol=https;AccountName=a;AccountKey=[REDACTED];EndpointSuffix=core.windows.net',
@@ -58,6 +60,18 @@ table('hides in headers', [
   ['{"a":"{\\"authorization\\":\\"Basic x\\"}"}', '{"a":"{\\"authorization\\":\\"[REDACTED]\\"}"}'],
   [`bearer ${JWT}`, 'bearer [REDACTED]'],
   ['a bearer abc.def= then more', 'a bearer [REDACTED] then more'],
+  ['Authorization: Bearer eyJhbGciOi.eyJzdWIiOiIxIn0.sig', 'Authorization: [REDACTED]'],
+  ['x-ms-authorization-auxiliary: Bearer abc', 'x-ms-authorization-auxiliary: [REDACTED]'],
+  ['x-ms-encryption-key: abc\nHost: h', 'x-ms-encryption-key: [REDACTED]\nHost: h'],
+  ['Ocp-Apim-Subscription-Key: 0123456789abcdef', 'Ocp-Apim-Subscription-Key: [REDACTED]'],
+  ['x-functions-key: abc', 'x-functions-key: [REDACTED]'],
+  ['X-IDENTITY-HEADER: 853b9a84', 'X-IDENTITY-HEADER: [REDACTED]'],
+  ['authorization Basic dTpw', 'authorization Basic [REDACTED]'],
+  ['authorization value: Digest username="u"', 'authorization value: Digest [REDACTED]"u"'],
+  ['{"name":"Authorization","value":"Basic dTpw"}', '{"name":"Authorization","value":"[REDACTED]"}'],
+  ['authorization AWS4-HMAC-SHA256 Credential=AKIA/x', 'authorization AWS4-HMAC-SHA256 [REDACTED]'],
+  ['the authorization basic rules', 'the authorization basic [REDACTED]'],
+  ['x-ms-version: 2012-11-30', 'x-ms-version: 2012-11-30'],
 ])
 
 table('hides tokens and keys by their look', [
@@ -73,6 +87,10 @@ table('hides tokens and keys by their look', [
   [`x ${'a'.repeat(44)}AzCa12345Q y`, 'x [REDACTED] y'],
   [`https://dev.azure.com/${PAT}`, 'https://dev.azure.com/[REDACTED]'],
   [`token:${PAT} end`, 'token:[REDACTED] end'],
+  [`vsts ${PAT.toUpperCase()} end`, 'vsts [REDACTED] end'],
+  [`x ${'a1'.repeat(38)}AZDO12Ab y`, 'x [REDACTED] y'],
+  [`${'x '.repeat(500)}${HEX64}`, `${'x '.repeat(500)}[REDACTED]`],
+  [`${HEX64.slice(2)}${'-'.repeat(41)}${HEX64}`, `${HEX64.slice(2)}${'-'.repeat(41)}[REDACTED]`],
 ])
 
 table('hides private keys', [
@@ -98,6 +116,18 @@ table('hides in command lines', [
   ['tool -pwd x', 'tool -pwd [REDACTED]'],
   ['curl -u user:secret http://h/', 'curl -u user:[REDACTED] http://h/'],
   ['curl --user=user:secret', 'curl --user=user:[REDACTED]'],
+  ['mysql -u root -p hunter2 db', 'mysql -u root -p [REDACTED] db'],
+  ['ssh -p 22 host', 'ssh -p 22 host'],
+  ['docker run -p 8080:80 image', 'docker run -p [REDACTED] image'],
+  ['tool -p -x', 'tool -p -x'],
+  ['grep --pattern x', 'grep --pattern x'],
+  ['tool --storage-account-key abc', 'tool --storage-account-key [REDACTED]'],
+  ['tool --passphrase=abc --sas-token x', 'tool --passphrase=[REDACTED] --sas-token [REDACTED]'],
+  ['sh -c KEY=abc', 'sh -c KEY=[REDACTED]'],
+  ['STORAGE_KEY=abc tool', 'STORAGE_KEY=[REDACTED] tool'],
+  ['MYSQL_PWD=abc DB_PASS=def tool', 'MYSQL_PWD=[REDACTED] DB_PASS=[REDACTED] tool'],
+  ['PGPASSWORD=abc AZURE_CREDENTIALS=def', 'PGPASSWORD=[REDACTED] AZURE_CREDENTIALS=[REDACTED]'],
+  ['HOME=/root PATH=/bin', 'HOME=/root PATH=/bin'],
   ['"cmd":"x --password=a\\\\"', '"cmd":"x --password=[REDACTED]\\\\"'],
   ['"cmd":"x --password=\\"a b\\" c"', '"cmd":"x --password=\\"[REDACTED]\\" c"'],
 ])
@@ -110,6 +140,14 @@ table('hides behind names', [
   ['{"token": 5, "secret":true,"password":{"a":null}}', '{"token": 5, "secret":true,"password":{"a":null}}'],
   ['token=12345678 x', 'token=[REDACTED] x'],
   [`{'apiKey': 'x'}`, `{'apiKey': '[REDACTED]'}`],
+  ['application key: abc', 'application key: [REDACTED]'],
+  ['clientKey=abc&x=1', 'clientKey=[REDACTED]&x=1'],
+  ['api_keyurl = abc', 'api_keyurl = [REDACTED]'],
+  ['TwilioAccountSid: AC1', 'TwilioAccountSid: [REDACTED]'],
+  ['db_pass: abc', 'db_pass: [REDACTED]'],
+  ['credential=abc pswd=def', 'credential=[REDACTED] pswd=[REDACTED]'],
+  ['?sas=abc&x=1', '?sas=[REDACTED]&x=1'],
+  ['{"accessToken":"abc","expiresIn":"3599"}', '{"accessToken":"[REDACTED]","expiresIn":"3599"}'],
   ['{"a":"{\\"password\\":\\"x\\",\\"b\\":1}"}', '{"a":"{\\"password\\":\\"[REDACTED]\\",\\"b\\":1}"}'],
 ])
 
@@ -128,6 +166,8 @@ table('leaves alone', [
   [`${HEX64}0`, `${HEX64}0`],
   ['a tokenizer, the keyboard, no password here', 'a tokenizer, the keyboard, no password here'],
   ['http://h:80/a@b', 'http://h:80/a@b'],
+  ['keyLatchStatus - Failed to acquire key details', 'keyLatchStatus - Failed to acquire key details'],
+  ['"processId":7,"processCmdLine":"curl -s","keyGuid":"x"', '"processId":7,"processCmdLine":"curl -s","keyGuid":"x"'],
 ])
 
 /** Pieces that make patterns start, stop, or trip. */
@@ -217,6 +257,17 @@ describe('redactSecrets() in any text', () => {
   })
 })
 
+/** What it takes at best: others use this machine too. */
+function shortestMs(text: string): number {
+  let bestMs = Number.POSITIVE_INFINITY
+  for (let i = 0; i < 3; i++) {
+    const startMs = performance.now()
+    redactSecrets(text)
+    bestMs = Math.min(bestMs, performance.now() - startMs)
+  }
+  return bestMs
+}
+
 describe('redactSecrets() takes linear time, in a megabyte of', () => {
   const units = [
     'a',
@@ -288,14 +339,29 @@ describe('redactSecrets() takes linear time, in a megabyte of', () => {
     '\\u0',
     '\\\\"',
     "'",
+    ' -p ',
+    ' -p a',
+    'authorization basic ',
+    'authorization value ',
+    'authorization","value":"',
+    'authorization-a',
+    'application_key',
+    'client key ',
+    'KEY=',
+    'A_KEY',
+    'STORAGE_',
+    '_pass',
+    'sas=',
+    'Aa+/',
   ]
   for (const unit of units) {
     test(JSON.stringify(unit), () => {
-      const text = unit.repeat(Math.ceil(1_000_000 / unit.length))
-      const startMs = performance.now()
-      redactSecrets(`password ${text}`)
-      const tookMs = performance.now() - startMs
-      assert.ok(tookMs < 2000, `${Math.round(tookMs)} ms`)
+      const repeat = (length: number) => `password ${unit.repeat(Math.ceil(length / unit.length))}`
+      const quarterMs = shortestMs(repeat(250_000))
+      const wholeMs = shortestMs(repeat(1_000_000))
+      // Four times as long takes four times the time, or sixteen times where it is quadratic, and then minutes; below some
+      // milliseconds other things decide.
+      assert.ok(wholeMs < 10 * Math.max(quarterMs, 25), `${Math.round(quarterMs)} ms, then ${Math.round(wholeMs)} ms`)
     })
   }
 })
