@@ -15,33 +15,13 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { AGENT_UNDER_TEST, createMachine, type Machine } from '../e2e/machine.ts'
-import { PATHS, PLAIN_PROXY, startFastHost, startPlainProxy } from './nginx.ts'
+import { AGENT_UNDER_TEST, createMachine } from '../e2e/machine.ts'
+import { PATHS, PLAIN_PROXY, startPlainProxy } from './nginx.ts'
 import { cpuUs, memory, peakRssMb } from './processes.ts'
-import { bindProcess, processors } from './processors.ts'
+import { processors } from './processors.ts'
+import { IMDS, measure, type Sample, type Scenario, type Subject, startMachine } from './subject.ts'
 import { median, renderTable, round } from './table.ts'
-import { type LoadResult, runWrk, WRK_SCRIPT } from './wrk.ts'
-
-const IMDS = '169.254.169.254'
-
-interface Subject {
-  readonly name: string
-  /** In front of the paths. */
-  readonly base: string
-  readonly machine: Machine
-  readonly isRedirected: boolean
-  /** Whose CPU time counts; `undefined`: nobody is in between. */
-  readonly pid: number | undefined
-}
-
-interface Scenario {
-  readonly name: string
-  readonly path: string
-  readonly connections: number
-  readonly isClosing?: boolean
-  /** Requests a second as a share of what the agent carried with as many connections in the first scenario. */
-  readonly share?: number
-}
+import { WRK_SCRIPT } from './wrk.ts'
 
 const SCENARIOS: readonly Scenario[] = [
   { name: 'keep-alive', path: PATHS.small, connections: 32 },
@@ -59,10 +39,6 @@ const USAGE = `Usage: npm run bench -- proxy [OPTIONS]
   --only NAME     one load alone, and no memory and start-up: ${SCENARIOS.map(({ name }) => name).join(', ')}
   --config JSON   keys of the agent's configuration to set
 `
-
-interface Sample extends LoadResult {
-  readonly cpuUsPerRequest: number
-}
 
 /** Each agent starts this often for the start-up figure. */
 const STARTS = 5
@@ -108,40 +84,6 @@ function readOptions(): Options | undefined {
     isPartial: only !== undefined,
     config: JSON.parse(values.config),
   }
-}
-
-/** A machine whose metadata service is the fast stand-in; the rest of its host is the simulated one. */
-async function startMachine(executable: string, options: Options): Promise<Machine> {
-  const machine = await createMachine({
-    executable,
-    hostArguments: ['--enforce', '--imds', '127.0.0.1:3082'],
-    config: {
-      fileLogLevel: 'Info',
-      fileLogLevelForSystemEvents: 'Error',
-      pollKeyStatusIntervalInSeconds: 15,
-      ...options.config,
-    },
-  })
-  await startFastHost(machine.lab, machine.folder, IMDS, processors.load)
-  bindProcess(machine.agent.pid)
-  const signed = await machine.curl(['-H', 'Metadata: true', `http://${IMDS}${PATHS.check}`])
-  if (!signed.body.startsWith('Azure-HMAC-SHA256 ')) throw new Error(`${executable} does not sign: ${signed.body}`)
-  return machine
-}
-
-/** One load on one subject. */
-async function measure(subject: Subject, scenario: Scenario, script: string, seconds: number, pauseMs: number) {
-  const beforeUs = subject.pid === undefined ? 0 : cpuUs(subject.pid)
-  const result = await runWrk(subject.machine.lab, script, processors.load, {
-    url: `${subject.base}${scenario.path}`,
-    connections: scenario.connections,
-    isClosing: scenario.isClosing ?? false,
-    inCgroup: subject.isRedirected,
-    seconds,
-    pauseMs,
-  })
-  const spentUs = subject.pid === undefined ? 0 : cpuUs(subject.pid) - beforeUs
-  return { ...result, cpuUsPerRequest: spentUs / result.requests }
 }
 
 /** Pause of each connection that makes all of them ask `perSecond` times a second. */
@@ -264,7 +206,7 @@ async function run(options: Options): Promise<void> {
   machines.defer(() => rmSync(folder, { recursive: true, force: true }))
   const agents: Subject[] = []
   for (const [i, executable] of options.executables.entries()) {
-    const machine = machines.use(await startMachine(executable, options))
+    const machine = machines.use(await startMachine(executable, options.config))
     const name = i === 0 ? 'agent' : `${basename(executable)} ${i}`
     agents.push({ name, base: `http://${IMDS}`, machine, isRedirected: true, pid: machine.agent.pid })
   }
