@@ -50,6 +50,25 @@ test('a full disk, made room again', async () => {
   }
 })
 
+test('a disk that became read-only, and is writable again', async () => {
+  await using machine = await createMachine()
+  const folder = join(machine.folder, 'log')
+  await ask(machine)
+  await waitFor(() => machine.read('log', LOG).includes('Got request'), 'the log to begin')
+  const before = machine.read('log', LOG)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro,mode=0750', 'apa-test', folder])
+  try {
+    await ask(machine)
+    await waitFor(async () => (await lostEntries(machine)) > 0, 'the loss to be counted')
+    assert.match(machine.agent.output(), /Error writing to log: EROFS/)
+  } finally {
+    execFileSync('umount', [folder])
+  }
+  await ask(machine)
+  await waitFor(() => /\d+ log entries were lost/.test(machine.read('log', LOG)), 'the loss to be told')
+  assert.ok(machine.read('log', LOG).startsWith(before))
+})
+
 test('files removed, linked to those of others, and the folder gone', async () => {
   await using machine = await createMachine()
   const folder = join(machine.folder, 'log')
