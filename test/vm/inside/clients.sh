@@ -22,6 +22,9 @@ goal_states() {
     requests | jq -es 'map(select((.target | test("^/machine/?[?]comp=goalstate")) and .status == 200 and .signature == "right")) | length'
 }
 before=$(goal_states)
+# What DHCP would have told it; nobody answers that here, and it would ask for three minutes.
+install -d -m 700 /var/lib/waagent
+printf 168.63.129.16 > /var/lib/waagent/WireServerEndpoint
 systemctl start walinuxagent.service
 goal_state_again() {
     [ "$(goal_states)" -gt "$before" ]
