@@ -39,8 +39,12 @@ export const ELF_MACHINES = Object.freeze({ x64: 62, arm64: 183 })
 export const EXEC_ARGV = Object.freeze([
   // node:ffi announces itself as experimental at every start; the version is pinned, so that is no news.
   '--disable-warning=ExperimentalWarning',
-  // Keeps a quiet agent at half the memory after a burst of requests, at the same speed.
-  '--max-semi-space-size=2',
+  // A small heap that is collected often: 40 MB of private memory less under load, at the same speed as far as measured.
+  '--max-semi-space-size=1',
+  '--heap-growing-percent=20',
+  '--v8-pool-size=1',
+  // Lets the agent collect garbage when a busy time is over.
+  '--expose-gc',
   // Otherwise SIGUSR1 opens a debugger on 127.0.0.1:9229, for anybody on the machine.
   '--disable-sigusr1',
   // OPENSSL_CONF in the environment can name a shared object to load. We need no configuration of OpenSSL.

@@ -36,6 +36,7 @@ import type { ProvisionQuery, ProxyStages } from '../proxy/stages.ts'
 import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.ts'
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { destroyTcpSocket } from '../sys/destroy-socket.ts'
+import { giveMemoryBack, shareMallocArenas } from '../sys/memory.ts'
 import { findNetworkNamespaceId, listProcesses, openNetworkNamespace } from '../sys/network-namespace.ts'
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
@@ -57,6 +58,7 @@ import { keepListening } from './listener.ts'
 import { createLocalRulesFile } from './local-rules.ts'
 import { osName, readMachineFacts, readOsRelease } from './machine-facts.ts'
 import { watchMemory } from './memory.ts'
+import { keepGivingBack } from './memory-return.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createReport, type Report } from './report.ts'
@@ -98,6 +100,7 @@ const LOG_GRACE_MS = 1000
 export function startAgent(config: Config, version: string): Agent {
   const clock = systemClock
   const stopping = new AbortController()
+  shareMallocArenas()
   const telling = createTelling(config, version, clock)
   greet(telling, config, version)
 
@@ -247,6 +250,7 @@ export function startAgent(config: Config, version: string): Agent {
       for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
       await keeper.run(stopping.signal)
     })
+    const givingBack = keepGivingBack({ cpuMs, giveBack: giveMemoryBack }, clock, stopping.signal)
     const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
     const tellMemory = (signal: AbortSignal) => watchMemory(clock, telling.log, config.monitorIntervalMs, signal)
     const delayed = [telemetry.run, status.run, tellMemory]
@@ -264,7 +268,17 @@ export function startAgent(config: Config, version: string): Agent {
     containers.setRedirector(undefined)
     redirection.release()
     await hostClient.close()
-    const tasks = [keeping, listening, containing, redirecting, reporting, checking, controlling, provisioning.stop()]
+    const tasks = [
+      keeping,
+      listening,
+      containing,
+      redirecting,
+      reporting,
+      checking,
+      controlling,
+      givingBack,
+      provisioning.stop(),
+    ]
     await Promise.race([Promise.all(tasks), clock.sleep(TASK_GRACE_MS)])
     for (const module of ['redirector', 'proxyServer', 'keyKeeper'] as const) telling.board.setState(module, 'STOPPED')
     await Promise.race([Promise.all([status.write(), rulesLog.flush(), telemetry.save()]), clock.sleep(LOG_GRACE_MS)])
@@ -292,6 +306,11 @@ const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'pr
   ReadyFlag,
   Parameters<StatusBoard['message']>[0]
 >
+
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1000
+}
 
 /** Says that we are here, and what is odd about the configuration. */
 function greet({ log, console, board }: Telling, config: Config, version: string): void {

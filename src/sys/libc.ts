@@ -255,6 +255,16 @@ export function uvWatchReadable(fd: number, onReadable: () => void): (() => void
   return started
 }
 
+/** Calls mallopt(3). Failures have no effect but more memory in use. */
+export function sysMallopt(parameter: number, value: number): void {
+  libc().functions.mallopt(parameter, value)
+}
+
+/** Calls malloc_trim(3). @param padBytes what to keep at the top of the heap */
+export function sysMallocTrim(padBytes: bigint): void {
+  libc().functions.malloc_trim(padBytes)
+}
+
 /** errno is per thread, and so is this module: a worker that imports it opens its own view. */
 function libc(): Libc {
   if (opened !== undefined) return opened
@@ -282,6 +292,8 @@ function openLibc() {
     sendmsg: { arguments: ['int32', 'buffer', 'int32'], return: 'int32' },
     flock: { arguments: ['int32', 'int32'], return: 'int32' },
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
+    mallopt: { arguments: ['int32', 'int32'], return: 'int32' },
+    malloc_trim: { arguments: ['uint64'], return: 'int32' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },
     setns: { arguments: ['int32', 'int32'], return: 'int32' },
     setsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'uint32'], return: 'int32' },
