@@ -3,30 +3,12 @@ import { test } from 'node:test'
 import type { LocalOutcome } from '../../src/agent/local-rules.ts'
 import { createRulesHolder } from '../../src/agent/rules-holder.ts'
 import { HOSTGA, IMDS, WIRESERVER } from '../../src/base/endpoints.ts'
-import type { Caller } from '../../src/identity/caller.ts'
 import type { EndpointItems } from '../../src/rules/snapshot.ts'
+import { makeCaller } from '../fakes/caller.ts'
 import { createFakeLog } from '../fakes/log.ts'
 import { itemGranting } from '../rules/make.ts'
 
-const ALICE: Caller = {
-  uid: 1000,
-  gid: 1000,
-  userName: 'alice',
-  groups: [],
-  pid: 1,
-  exePath: undefined,
-  processName: undefined,
-  commandLine: '',
-  elevated: false,
-  cgroupPath: undefined,
-  systemdUnit: undefined,
-  containerId: undefined,
-  exeSha256: undefined,
-  foreignNamespaces: [],
-  clientAddress: '127.0.0.1',
-  clientPort: 1,
-  doubt: undefined,
-}
+const ALICE = makeCaller({ exePath: undefined, processName: undefined, commandLine: '' })
 
 const TO_ALICE = itemGranting([{ name: 'all', path: '/' }])
 const TO_BOB = itemGranting([{ name: 'all', path: '/' }], { userName: 'bob' })

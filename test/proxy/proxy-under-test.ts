@@ -16,31 +16,22 @@ import { isExemptUpload } from '../../src/rules/exempt-upload.ts'
 import { acceptConnection } from '../../src/sys/socket.ts'
 import type { ConnectionFacts, RequestFacts } from '../../src/telemetry/request-facts.ts'
 import type { RequestObserver } from '../../src/telemetry/request-observer.ts'
+import { makeCaller } from '../fakes/caller.ts'
 import { connectClient, type RawClient, type RawClientOptions } from './raw-client.ts'
 import { type RawHost, startRawHost } from './raw-host.ts'
 
 /** What the observer was told, as one line each. */
 export type Told = string
 
-export const ROOT: Caller = {
+export const ROOT = makeCaller({
   uid: 0,
   gid: 0,
   userName: 'root',
   groups: ['root'],
   pid: 42,
-  exePath: '/usr/bin/curl',
-  processName: 'curl',
   commandLine: 'curl',
   elevated: true,
-  cgroupPath: undefined,
-  systemdUnit: undefined,
-  containerId: undefined,
-  exeSha256: undefined,
-  foreignNamespaces: [],
-  clientAddress: '127.0.0.1',
-  clientPort: 1,
-  doubt: undefined,
-}
+})
 export const ALICE: Caller = { ...ROOT, uid: 1000, gid: 1000, userName: 'alice', groups: ['alice'], elevated: false }
 
 export const ALLOWED: Verdict = { outcome: 'ok', decidedBy: 'endpoint', reason: { kind: 'no-rules' } }

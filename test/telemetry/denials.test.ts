@@ -3,31 +3,13 @@ import { test } from 'node:test'
 import type { Caller } from '../../src/identity/caller.ts'
 import type { Verdict } from '../../src/rules/decide.ts'
 import { createDenials } from '../../src/telemetry/denials.ts'
+import { makeCaller } from '../fakes/caller.ts'
 
 const DENIED: Verdict = { outcome: 'forbidden', decidedBy: 'legacy', reason: { kind: 'default-access' } }
 const AUDIT: Verdict = { ...DENIED, outcome: 'audit' }
 
 function caller(uid: number, changes: Partial<Caller> = {}): Caller {
-  return {
-    uid,
-    gid: uid,
-    userName: `user${uid}`,
-    groups: [],
-    pid: 1,
-    exePath: '/usr/bin/curl',
-    processName: 'curl',
-    commandLine: 'curl x',
-    elevated: false,
-    cgroupPath: undefined,
-    systemdUnit: undefined,
-    containerId: undefined,
-    exeSha256: undefined,
-    foreignNamespaces: [],
-    clientAddress: '127.0.0.1',
-    clientPort: 1,
-    doubt: undefined,
-    ...changes,
-  }
+  return makeCaller({ uid, gid: uid, userName: `user${uid}`, ...changes })
 }
 
 function denials() {

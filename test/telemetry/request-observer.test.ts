@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Level } from '../../src/base/log.ts'
-import { type Caller, claimsJson } from '../../src/identity/caller.ts'
+import { claimsJson } from '../../src/identity/caller.ts'
 import type { Verdict } from '../../src/rules/decide.ts'
 import { describeVerdict } from '../../src/rules/describe.ts'
 import { formatDivergence } from '../../src/rules/divergence.ts'
@@ -11,26 +11,9 @@ import { createDenials } from '../../src/telemetry/denials.ts'
 import type { ConnectionFacts, RequestFacts } from '../../src/telemetry/request-facts.ts'
 import { createRequestMetrics } from '../../src/telemetry/request-metrics.ts'
 import { createRequestObserver } from '../../src/telemetry/request-observer.ts'
+import { makeCaller } from '../fakes/caller.ts'
 
-const ALICE: Caller = {
-  uid: 1000,
-  gid: 1000,
-  userName: 'alice',
-  groups: ['alice', 'adm'],
-  pid: 77,
-  exePath: '/usr/bin/curl',
-  processName: 'curl',
-  commandLine: 'curl x',
-  elevated: false,
-  cgroupPath: undefined,
-  systemdUnit: undefined,
-  containerId: undefined,
-  exeSha256: undefined,
-  foreignNamespaces: [],
-  clientAddress: '127.0.0.1',
-  clientPort: 40112,
-  doubt: undefined,
-}
+const ALICE = makeCaller({ groups: ['alice', 'adm'], pid: 77, clientPort: 40112 })
 const OK: Verdict = { outcome: 'ok', decidedBy: 'endpoint', reason: { kind: 'no-rules' } }
 const AUDIT: Verdict = { outcome: 'audit', decidedBy: 'legacy', reason: { kind: 'default-access' }, ruleSetId: 'v7' }
 const DENIED: Verdict = { ...AUDIT, outcome: 'forbidden' }
