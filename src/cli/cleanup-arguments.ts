@@ -1,5 +1,7 @@
 /** The words of `cleanup`. */
 
+import { readOptions } from './options.ts'
+
 export interface CleanupCommand {
   readonly kind: 'cleanup'
   /** Also while an agent holds what is removed. */
@@ -24,28 +26,13 @@ usage
 `
 
 /** Reads the words after the command's name. */
-export function parseCleanupArguments(
-  words: readonly string[],
-):
-  | CleanupCommand
-  | { readonly kind: 'command-help'; readonly usage: string }
-  | { readonly kind: 'usage-error'; readonly reason: string; readonly usage: string } {
-  const fail = (reason: string) => ({ kind: 'usage-error', reason, usage: CLEANUP_USAGE }) as const
-  let isForced = false
-  let configPath: string | undefined
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i] as string
-    if (word === '-h' || word === '--help') return { kind: 'command-help', usage: CLEANUP_USAGE }
-    if (word === '--force') {
-      if (isForced) return fail("option '--force' is given twice")
-      isForced = true
-      continue
-    }
-    const value = word === '-c' || word === '--config' ? (words[++i] ?? '') : /^--config=(.*)$/s.exec(word)?.[1]
-    if (value === undefined) return fail(`unexpected ${word.startsWith('-') ? 'option' : 'argument'} '${word}'`)
-    if (value === '') return fail("option '--config' needs a value")
-    if (configPath !== undefined) return fail("option '--config' is given twice")
-    configPath = value
+export function parseCleanupArguments(words: readonly string[]) {
+  const given = readOptions(words, CLEANUP_USAGE, ['--force'], ['--config'])
+  if (given.kind !== 'options') return given
+  const command: CleanupCommand = {
+    kind: 'cleanup',
+    isForced: given.flags.has('--force'),
+    configPath: given.values.get('--config'),
   }
-  return { kind: 'cleanup', isForced, configPath }
+  return command
 }
