@@ -18,21 +18,18 @@
  * so that at each moment there is one program at each hook. With adopted maps no record is lost.
  */
 
-import { readFileSync } from 'node:fs'
 import { AgentError, describeError } from '../base/errors.ts'
 import type { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
-import { INITIAL_PID_NAMESPACE, readNamespaceId } from '../sys/process.ts'
+import { INITIAL_PID_NAMESPACE } from '../sys/process.ts'
 import { attachToCgroup, isLinkAttached, openCgroup } from './attach.ts'
 import { watchBell } from './bell.ts'
-import { BtfError, parseBtf } from './btf.ts'
 import { Estate } from './estate.ts'
-import { type KernelFields, readKernelFields } from './kernel-fields.ts'
+import { examineKernel, type KernelView, REAL_REDIRECTOR_ENV, type RedirectorEnv } from './kernel-view.ts'
 import { loadProgram, VerifierError } from './load.ts'
 import { createMap, createMaps, type KernelMap, MapTaker } from './maps.ts'
 import { type Hook, learnOwnIdentity, type OwnIdentity } from './own-identity.ts'
 import { findPinFolder, openPinFolder } from './pins.ts'
-import { KERNEL_PROBES, type KernelProbes, type Probe } from './probe.ts'
 import { isReduced } from './programs/caller.ts'
 import { connect4Program } from './programs/connect4.ts'
 import { connect6Program } from './programs/connect6.ts'
@@ -175,26 +172,6 @@ export interface Redirector extends Disposable {
   detach(): void
 }
 
-/** What `startRedirector()` looks at besides the kernel's bpf(2). */
-export interface RedirectorEnv {
-  /** The kernel's types; `undefined` when it does not tell. */
-  readonly readBtf: () => Uint8Array | undefined
-  /** Inode of the pid namespace of this process. */
-  readonly pidNamespace: () => number
-  /** How many CPUs the kernel may ever have: per-CPU maps hold a value for each. */
-  readonly possibleCpus: () => number
-  readonly probes: KernelProbes
-  readonly ownIdentityWays: readonly OwnIdentity['way'][]
-}
-
-export const REAL_REDIRECTOR_ENV: RedirectorEnv = {
-  readBtf: () => readIfThere('/sys/kernel/btf/vmlinux'),
-  pidNamespace: () => readNamespaceId('pid'),
-  possibleCpus: () => countCpus(readFileSync('/sys/devices/system/cpu/possible', 'latin1')),
-  probes: KERNEL_PROBES,
-  ownIdentityWays: ['run', 'connect'],
-}
-
 /** Value of `self` and `refused`: that the key is there is all that counts. */
 const PRESENT = Buffer.from([1, 0, 0, 0])
 
@@ -274,18 +251,6 @@ function chooseContainers(options: RedirectorOptions, kernel: KernelView): Conta
   if (containers !== 'serve' || servedNetns !== undefined) return containers
   kernel.lacking.push('connects from other network namespaces are denied (the kernel does not tell their cookies)')
   return 'deny'
-}
-
-/** What is known of this kernel before anything is loaded. */
-interface KernelView {
-  readonly fields: KernelFields | undefined
-  /** In order of preference; the last one, `undefined`, is without BTF. */
-  readonly readers: readonly (TaskReader | undefined)[]
-  readonly pendingStore: PendingStore
-  readonly atomicTake: boolean
-  readonly sockopsNetns: boolean
-  readonly hasBell: boolean
-  readonly lacking: string[]
 }
 
 type Maps = Readonly<Record<MapName, KernelMap>> & { readonly listening?: KernelMap }
@@ -438,57 +403,6 @@ class RunningRedirector implements Redirector {
   }
 }
 
-function examineKernel(env: RedirectorEnv): KernelView {
-  const lacking: string[] = []
-  const has = (probe: () => Probe, without: string): boolean => {
-    const result = probe()
-    if (result.answer === 'yes') return true
-    lacking.push(`${without} (${result.answer === 'no' ? 'unsupported' : 'could not tell'}: ${result.because})`)
-    return false
-  }
-  const fields = readFields(env, lacking)
-  return {
-    fields,
-    readers: [...(fields === undefined ? [] : usableReaders(env.probes, lacking)), undefined],
-    pendingStore: has(env.probes.haveSocketStorage, 'callers are remembered in a shared table') ? 'storage' : 'lru',
-    atomicTake: has(env.probes.haveAtomicTake, 'records are taken in two steps'),
-    sockopsNetns: has(env.probes.haveSockopsNetns, 'stale records are cleared only by remembered connects'),
-    hasBell: has(env.probes.haveRingBuffer, 'namespaces that want a listener are looked for'),
-    lacking,
-  }
-}
-
-/** The typed way is only asked for when the other one is missing: it is the second choice. */
-function usableReaders(probes: KernelProbes, lacking: string[]): TaskReader[] {
-  const helper = probes.haveTaskReads()
-  const direct = probes.haveTypedTask()
-  if (helper.answer !== 'yes' && direct.answer !== 'yes') {
-    lacking.push(`no caller details, records are reduced (${helper.because}; ${direct.because})`)
-  }
-  return [
-    ...(helper.answer === 'yes' ? ['helper' as const] : []),
-    ...(direct.answer === 'yes' ? ['direct' as const] : []),
-  ]
-}
-
-/** The file is 5 MB and is let go of when this returns. */
-function readFields(env: RedirectorEnv, lacking: string[]): KernelFields | undefined {
-  const file = env.readBtf()
-  if (file === undefined) {
-    lacking.push('no caller details, records are reduced (the kernel does not tell its types)')
-    return undefined
-  }
-  try {
-    const { fields, missing } = readKernelFields(parseBtf(file))
-    lacking.push(...missing.map((what) => `no ${what}`))
-    return fields
-  } catch (error) {
-    if (!(error instanceof BtfError)) throw error
-    lacking.push(`no caller details, records are reduced (${error.message})`)
-    return undefined
-  }
-}
-
 /**
  * Loads all programs with the first reader this kernel accepts. A reader can pass its probe and still be refused
  * in the full program, where the verifier follows more types; then the next one is tried, and the refusal is named.
@@ -616,21 +530,4 @@ function requireNetns(identity: OwnIdentity | undefined): bigint {
 
 function nameOf({ address, port }: PolicyEntry): string {
   return `${address}:${port}`
-}
-
-/** Counts the CPUs in the kernel's list of ranges: `0-3,8` are five. Per-CPU maps hold that many values, without gaps. */
-export function countCpus(list: string): number {
-  const ranges = list
-    .trim()
-    .split(',')
-    .map((range) => range.split('-').map(Number))
-  return ranges.reduce((sum, [first = 0, last = first]) => sum + last - first + 1, 0)
-}
-
-function readIfThere(path: string): Uint8Array | undefined {
-  try {
-    return readFileSync(path)
-  } catch {
-    return undefined // no BTF in this kernel, or /sys not mounted: records are reduced, which is named
-  }
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { countCpus } from '../../src/ebpf/redirector.ts'
+import { countCpus } from '../../src/ebpf/kernel-view.ts'
 
 describe('countCpus()', () => {
   for (const [list, want] of [

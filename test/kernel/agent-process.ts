@@ -14,15 +14,11 @@ import { createServer, get, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
+import { REAL_REDIRECTOR_ENV, type RedirectorEnv } from '../../src/ebpf/kernel-view.ts'
 import type { KernelProbes, Probe } from '../../src/ebpf/probe.ts'
 import type { ConnectionRecord, PolicyEntry } from '../../src/ebpf/records.ts'
 import { monotonicNowNs } from '../../src/ebpf/records.ts'
-import {
-  type ContainersPolicy,
-  REAL_REDIRECTOR_ENV,
-  type RedirectorEnv,
-  startRedirector,
-} from '../../src/ebpf/redirector.ts'
+import { type ContainersPolicy, startRedirector } from '../../src/ebpf/redirector.ts'
 import { openNetworkNamespace } from '../../src/sys/network-namespace.ts'
 import { fdOfSocket, findNetnsCookie, isConnected } from '../../src/sys/socket.ts'
 
