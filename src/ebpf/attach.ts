@@ -3,7 +3,7 @@
 import { constants, fstatSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { AgentError } from '../base/errors.ts'
-import { BpfAttr, bpf, bpfError, readInfo, tryBpf } from '../sys/bpf.ts'
+import { BpfAttr, bpf, bpfError, NAME_BYTES, readInfo, readName, tryBpf } from '../sys/bpf.ts'
 import { EPERM, errnoName } from '../sys/errno.ts'
 import { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
@@ -19,7 +19,7 @@ const BY_ID = { id: 0, bytes: 12 } as const
 /** `struct bpf_link_info` of a cgroup link; `struct bpf_prog_info` up to the name. */
 const LINK_INFO = { type: 0, cgroupId: 16, attachType: 24, bytes: 32 } as const
 
-const PROG_INFO = { name: 64, nameBytes: 16, bytes: 80 } as const
+const PROG_INFO = { name: 64, bytes: 64 + NAME_BYTES } as const
 
 /** Source: linux/bpf.h, BPF_LINK_TYPE_CGROUP. */
 const LINK_TYPE_CGROUP = 3
@@ -119,7 +119,7 @@ function describeProgram(id: number): string {
   using program = new Fd(result, `program ${id}`)
   const info = allocate(PROG_INFO.bytes)
   if (readInfo(program, info) < 0) return `program ${id}`
-  const name = info.toString('latin1', PROG_INFO.name, PROG_INFO.name + PROG_INFO.nameBytes).replace(/\0.*$/s, '')
+  const name = readName(info, PROG_INFO.name)
   return name === '' ? `program ${id}` : `${name} (${id})`
 }
 

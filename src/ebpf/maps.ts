@@ -1,6 +1,6 @@
 /** Maps in the kernel: created from a spec, read and written by key. */
 
-import { BpfAttr, bpf, bpfError, readInfo, tryBpf } from '../sys/bpf.ts'
+import { BpfAttr, bpf, bpfError, readInfo, readName, tryBpf } from '../sys/bpf.ts'
 import { ENOENT, EPERM } from '../sys/errno.ts'
 import { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
@@ -156,10 +156,11 @@ const MAP_INFO = { type: 0, keySize: 8, valueSize: 12, maxEntries: 16, mapFlags:
 export function isOfShape(map: Fd, spec: MapSpec): boolean {
   const info = allocate(MAP_INFO.bytes)
   if (readInfo(map, info) < 0) return false
-  const name = info.toString('latin1', MAP_INFO.name, MAP_INFO.bytes).replace(/\0.*$/s, '')
   const found = [MAP_INFO.type, MAP_INFO.keySize, MAP_INFO.valueSize, MAP_INFO.maxEntries, MAP_INFO.mapFlags]
   const wanted = [MAP_TYPES[spec.type], spec.keyBytes, spec.valueBytes, spec.maxEntries, spec.flags]
-  return name === spec.name && found.every((at, index) => info.readUInt32LE(at) === wanted[index])
+  return (
+    readName(info, MAP_INFO.name) === spec.name && found.every((at, index) => info.readUInt32LE(at) === wanted[index])
+  )
 }
 
 /**

@@ -111,6 +111,14 @@ export function readInfo(object: Fd, info: Buffer): number {
   return tryBpf('BPF_OBJ_GET_INFO_BY_FD', attr)
 }
 
+/** `BPF_OBJ_NAME_LEN`. Source: linux/bpf.h. */
+export const NAME_BYTES = 16
+
+/** Reads a name that the kernel wrote: as far as a zero, or as long as it may be. */
+export function readName(info: Buffer, offset: number): string {
+  return info.toString('latin1', offset, offset + NAME_BYTES).replace(/\0.*$/s, '')
+}
+
 /** Makes the error for a refused command; `code` where callers tell failures apart. */
 export function bpfError(command: BpfCommand, errno: number, what: string, code = 'BPF_CALL_FAILED'): SyscallError {
   const message = `Cannot ${what}: kernel answered ${errnoName(errno)}`

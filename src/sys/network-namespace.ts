@@ -14,7 +14,7 @@ import { AgentError } from '../base/errors.ts'
 import { EPERM, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
 import { allocate, sysBind, sysIoctl, sysListen, sysSetns, sysSetsockopt, sysSocket } from './libc.ts'
-import { inetAddress, readNetnsCookie, SOCK_CLOEXEC } from './socket.ts'
+import { AF_INET, inetAddress, readNetnsCookie, SOCK_CLOEXEC, SOL_SOCKET } from './socket.ts'
 import { SyscallError } from './syscall-error.ts'
 
 /** Source: linux/sched.h, linux/nsfs.h, linux/sockios.h, net/if.h, asm-generic/socket.h. */
@@ -25,9 +25,7 @@ const SIOCGIFFLAGS = 0x8913
 const IFF_UP = 1
 const IFNAMSIZ = 16
 const IFREQ_BYTES = 40
-const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
-const AF_INET = 2
 const SOCK_STREAM = 1
 
 /** A network namespace, held: it lives as long as the descriptor. */

@@ -7,7 +7,7 @@
 import { errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
 import { addressOf, allocate, sysSendmsg, sysSendto, sysSocket } from './libc.ts'
-import { SOCK_CLOEXEC, SOCK_DGRAM, socketError } from './socket.ts'
+import { SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, socketError } from './socket.ts'
 
 const AF_UNIX = 1
 const MSG_DONTWAIT = 0x40
@@ -19,7 +19,6 @@ const MSG_NOSIGNAL = 0x4000
  */
 const MSGHDR = { name: 0, nameLength: 8, iov: 16, iovLength: 24, control: 32, controlLength: 40, bytes: 56 } as const
 const CMSGHDR = { length: 0, level: 8, type: 12, data: 16, bytes: 24 } as const
-const SOL_SOCKET = 1
 const SCM_RIGHTS = 1
 
 /** `sun_path` has 108 bytes; a path ends in a zero, an abstract name does not. */

@@ -8,7 +8,7 @@ import { allocate, sysAccept4, sysConnect, sysGetsockopt, sysSocket } from './li
 import { SyscallError } from './syscall-error.ts'
 
 /** The same on x86-64 and aarch64. Source: asm-generic/socket.h. */
-const SOL_SOCKET = 1
+export const SOL_SOCKET = 1
 const SO_PEERCRED = 17
 const SO_ACCEPTCONN = 30
 const SO_COOKIE = 57
@@ -22,7 +22,7 @@ const TCP_INFO = 11
 const TCP_ESTABLISHED = 1
 const TCP_CLOSE_WAIT = 8
 
-const AF_INET = 2
+export const AF_INET = 2
 /** Source: bits/socket.h. */
 export const SOCK_DGRAM = 2
 export const SOCK_CLOEXEC = 0o2000000
