@@ -58,7 +58,7 @@ import { keepListening } from './listener.ts'
 import { createLocalRulesFile } from './local-rules.ts'
 import { osName, readMachineFacts, readOsRelease } from './machine-facts.ts'
 import { watchMemory } from './memory.ts'
-import { keepGivingBack } from './memory-return.ts'
+import { keepGivingBack, type MemoryReturnEnv } from './memory-return.ts'
 import { createProvisioning, type Provisioning, type ReadyFlag } from './provisioning.ts'
 import { createRedirection, type Redirection } from './redirection.ts'
 import { createReport, type Report } from './report.ts'
@@ -102,7 +102,8 @@ export function startAgent(config: Config, version: string): Agent {
   const stopping = new AbortController()
   shareMallocArenas()
   const telling = createTelling(config, version, clock)
-  greet(telling, config, version)
+  const osRelease = readOsRelease()
+  greet(telling, config, version, osRelease)
 
   const provisioning = createProvisioning({
     directory: config.latchKeyFolder,
@@ -188,7 +189,7 @@ export function startAgent(config: Config, version: string): Agent {
     probe,
     firstWord,
   )
-  const telemetry = buildTelemetry(config, version, clock, telling, hostClock, keeper)
+  const telemetry = buildTelemetry(config, version, osRelease, clock, telling, hostClock, keeper)
   const control = createControlServer(
     { status: () => `${JSON.stringify(report.status())}\n`, metrics: report.metrics, health: report.health },
     findObjection,
@@ -250,7 +251,7 @@ export function startAgent(config: Config, version: string): Agent {
       for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
       await keeper.run(stopping.signal)
     })
-    const givingBack = keepGivingBack({ cpuMs, giveBack: giveMemoryBack }, clock, stopping.signal)
+    const givingBack = keepGivingBack(MEMORY_ENV, clock, stopping.signal)
     const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
     const tellMemory = (signal: AbortSignal) => watchMemory(clock, telling.log, config.monitorIntervalMs, signal)
     const delayed = [telemetry.run, status.run, tellMemory]
@@ -302,19 +303,22 @@ const SERVICE_MANAGER_ENV: ServiceManagerEnv = {
   monotonicUs: () => monotonicNowNs() / 1000n,
 }
 
+const MEMORY_ENV: MemoryReturnEnv = {
+  cpuMs() {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / 1000
+  },
+  giveBack: giveMemoryBack,
+}
+
 const MODULES = { redirector: 'redirector', keyLatch: 'keyKeeper', listener: 'proxyServer' } as const satisfies Record<
   ReadyFlag,
   Parameters<StatusBoard['message']>[0]
 >
 
-function cpuMs(): number {
-  const { user, system } = process.cpuUsage()
-  return (user + system) / 1000
-}
-
 /** Says that we are here, and what is odd about the configuration. */
-function greet({ log, console, board }: Telling, config: Config, version: string): void {
-  const text = `============== GuestProxyAgent (${version}) is starting on ${osName(readOsRelease())}(${machine()}), elapsed: ${processAgeMs()}`
+function greet({ log, console, board }: Telling, config: Config, version: string, osRelease: string): void {
+  const text = `============== GuestProxyAgent (${version}) is starting on ${osName(osRelease)}(${machine()}), elapsed: ${processAgeMs()}`
   log.info(text)
   console(text)
   log.info(`Configuration: ${config.path}`)
@@ -521,6 +525,7 @@ function buildStages(
 function buildTelemetry(
   config: Config,
   version: string,
+  osRelease: string,
   clock: Clock,
   { logs, board }: Telling,
   hostClock: HostClock,
@@ -543,7 +548,7 @@ function buildTelemetry(
       counts,
       log,
     }),
-    metadata: createVmMetadata({ ask: host.ask, machine: readMachineFacts(readOsRelease()), clock, log }),
+    metadata: createVmMetadata({ ask: host.ask, machine: readMachineFacts(osRelease), clock, log }),
     post: host.post,
     counts,
     board,

@@ -19,7 +19,7 @@ import type { Log } from '../base/log.ts'
 import { MAX_REFUSED, MAX_SERVED } from '../ebpf/programs/maps.ts'
 import { ipv4Bytes, type NetnsAsk } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
-import type { ProxyServer } from '../proxy/server.ts'
+import { BACKLOG, type ProxyServer } from '../proxy/server.ts'
 import type { NetworkNamespace } from '../sys/network-namespace.ts'
 import { createToldLately } from '../telemetry/told-lately.ts'
 
@@ -83,9 +83,6 @@ const REFUSAL_MS = 2000
 
 /** Answered in one go; then others get their turn. */
 const MAX_ASKS_AT_ONCE = 32
-
-/** As that of our own listener. */
-const BACKLOG = 4096
 
 interface Served {
   readonly netns: bigint

@@ -71,7 +71,8 @@ const LISTENER_OPTIONS = {
   noDelay: true,
 } as const
 
-const BACKLOG = 4096
+/** Connections that may wait to be accepted. */
+export const BACKLOG = 4096
 
 /** How many are accepted when the kernel tells of one. Each takes some system calls to know who it is. */
 const MAX_ACCEPTED_AT_ONCE = 128
