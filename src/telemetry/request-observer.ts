@@ -2,7 +2,8 @@
  * Sees every request of the proxy and tells it: connection log, summaries, counters. Never on the answer's time.
  *
  * Whatever a caller can cause at will is told at most once in 15 minutes for each user and kind, with the number of
- * times it happened since, a direct connection once a minute: otherwise he could wash the lines of others out of the log. At Debug everything is told.
+ * times it happened since, a direct connection once a minute: otherwise he could wash the lines of others out of
+ * the log. At Debug everything is told.
  */
 
 import { STATUS_CODES } from 'node:http'
