@@ -11,6 +11,9 @@ async def attempt():
     except ConnectionRefusedError:
         await asyncio.sleep(0.01)
         return 'refused'
+    except ConnectionResetError:
+        # The listener took it into its queue and was gone before the client looked.
+        return 'broken'
     try:
         writer.write(REQUEST)
         answer = await asyncio.wait_for(reader.read(), 30)
