@@ -146,3 +146,37 @@ describe('the executable follows the rules of the host', () => {
     assert.equal(await ask(), 200)
   })
 })
+
+/** No canonical spelling has such a value; the legacy matcher leaves the request to the default access, which allows it. */
+const UNCANONICAL = '/metadata/instance?api-version=2018-02-01&x=%zz'
+
+describe('the executable compares matchers as canonicalRequestMode says', () => {
+  for (const [mode, status, isTold] of [
+    ['off', 200, false],
+    ['shadow', 200, true],
+    ['enforce', 403, true],
+  ] as const) {
+    test(`${mode}: ${status}, ${isTold ? 'and' : 'without'} the record of the divergence`, async () => {
+      await using machine = await createMachine({ config: { canonicalRequestMode: mode } })
+      const rules = only({ userName: 'root' })
+      await machine.host.setRules({ wireserver: OPEN, imds: rules })
+      const log = () => machine.read('log', 'ProxyAgent.log')
+      await waitFor(() => log().includes(`to '${rules.id}'`), `rules ${rules.id}`, log)
+      const ask = async (target: string) => {
+        const args = ['--silent', '--output', '/dev/null', '--write-out', '%{http_code}', '-H', 'Metadata: true']
+        const { stdout } = await machine.lab.run('curl', [...args, IMDS + target], USER)
+        return Number(stdout)
+      }
+      assert.equal(await ask('/metadata/instance?api-version=2021-02-01'), 403)
+      assert.equal(await ask('/metadata/instance?api-version=2018-02-01'), 200)
+      assert.equal(await ask(UNCANONICAL), status)
+      const connections = () => machine.read('log', 'ProxyAgent.Connection.log')
+      // Lines are written in order: once this later one is there, an earlier one would be.
+      assert.equal(await ask('/metadata/instance?api-version=2021-02-01&x=last'), 403)
+      await waitFor(() => connections().includes('&x=last'), 'the last request', connections)
+      const record = `CANON_DIVERGENCE mode=${mode} rule_set=${rules.id}-useLocalFileRules-false legacy=allow canon=error:CANON_PCT `
+      assert.equal(connections().includes(record), isTold, connections())
+      assert.equal(connections().includes('CANON_DIVERGENCE'), isTold)
+    })
+  }
+})
