@@ -1,6 +1,6 @@
 /**
  * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named; or, without the
- * package, the tests of the kernel side on another kernel: `npm run test:vm -- --kernel NAME`.
+ * package, the tests of the kernel side on another kernel: `npm run test:vm -- --kernel NAME [--only PART]`.
  *
  * Builds the package and looks at it, makes a Debian root, and gives each group a machine of its own: a list of boots, each
  * with a script from inside/. Prints every check with its time; exits with 1 when one failed or a script did not come to its end.
@@ -10,7 +10,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bindCompareExchange, stripElf } from '../build/built.ts'
 import { type BootOptions, createMachine } from './boot.ts'
-import { buildExecutable, KERNELS, runKernel } from './kernels.ts'
+import { buildExecutable, KERNELS, PART_NAMES, runKernel } from './kernels.ts'
 import { buildPackage, findDeb, makeTarballs, PACKAGE_FOLDER, ROOT } from './package.ts'
 import { PACKAGE_CHECKS } from './package-checks.ts'
 import { makeRoot, type Root, VM_FOLDER } from './root.ts'
@@ -110,30 +110,35 @@ function runPackageChecks(): boolean {
   return isGood
 }
 
-/** Reads `--kernel NAME`, which may be repeated. @returns the names, or what is wrong with them */
-function readKernels(words: readonly string[]): readonly string[] | string {
-  const names = words.flatMap((word, i) => {
-    if (word.startsWith('--kernel=')) return [word.slice('--kernel='.length)]
-    return words[i - 1] === '--kernel' ? [word] : []
+/**
+ * Reads an option with a value that may be repeated.
+ * @returns the values, or what is wrong with them
+ */
+function readRepeated(words: readonly string[], option: string, known: readonly string[]): readonly string[] | string {
+  const values = words.flatMap((word, i) => {
+    if (word.startsWith(`${option}=`)) return [word.slice(option.length + 1)]
+    return words[i - 1] === option ? [word] : []
   })
-  const unknown = names.find((name) => !Object.hasOwn(KERNELS, name))
-  if (unknown === undefined && (names.length > 0 || !words.includes('--kernel'))) return names
-  return `'--kernel' takes one of ${Object.keys(KERNELS).join(', ')}`
+  const isGood = values.every((value) => known.includes(value)) && (values.length > 0 || !words.includes(option))
+  return isGood ? values : `'${option}' takes one of ${known.join(', ')}`
+}
+
+async function runKernels(kernels: readonly string[], parts: readonly string[]): Promise<number> {
+  buildExecutable()
+  const runtime = makeRuntime()
+  const failed: string[] = []
+  for (const name of kernels) if (!(await runKernel(name, parts, runtime))) failed.push(name)
+  return tellEnd(failed)
 }
 
 async function main(words: readonly string[]): Promise<number> {
-  const kernels = readKernels(words)
-  if (typeof kernels === 'string') {
-    process.stderr.write(`${kernels}\n`)
+  const kernels = readRepeated(words, '--kernel', Object.keys(KERNELS))
+  const parts = readRepeated(words, '--only', PART_NAMES)
+  if (typeof kernels === 'string' || typeof parts === 'string') {
+    process.stderr.write(`${typeof kernels === 'string' ? kernels : parts}\n`)
     return 2
   }
-  if (kernels.length > 0) {
-    buildExecutable()
-    const runtime = makeRuntime()
-    const failed: string[] = []
-    for (const name of kernels) if (!(await runKernel(name, runtime))) failed.push(name)
-    return tellEnd(failed)
-  }
+  if (kernels.length > 0) return runKernels(kernels, parts.length > 0 ? parts : PART_NAMES)
   const names = words.filter((word) => !word.startsWith('--'))
   const known = ['package', ...GROUPS.map(({ name }) => name)]
   const unknown = names.find((name) => !known.includes(name))
