@@ -5,19 +5,26 @@
  *
  *     1  adopt the maps, or make new ones with the old policy in them    nobody uses the new ones yet
  *     2  pin the new set, whole                                          two sets are there; links use the old one
- *     3  replace the program behind each link                            connects in this moment may go unattributed
+ *     3  replace the program behind each link                            see below
  *     4  pin links that are new; remove everything else                  the old set goes
+ *
+ * Where the layout has changed, but not that of records, the maps of records are shared by the old set and the new one: clients
+ * that wait in the listener's queue are known, and so is who connects in the middle of step 3, whichever program he meets.
+ * Where that of records has changed, the two are turned away.
  */
 
 import type { Fd } from '../sys/fd.ts'
 import { isLinkOf, updateLink } from './attach.ts'
 import type { KernelMap, MapSpecs, MapsOf } from './maps.ts'
 import { openPinFolder, type PinFolder } from './pins.ts'
-import { layoutOf } from './programs/maps.ts'
+import { layoutOf, RECORD_MAPS, recordsLayout } from './programs/maps.ts'
 import type { ProgramSpec } from './programs/program.ts'
 import { encodeEndpoint, POLICY_FOR_OTHERS, type PolicyEntry } from './records.ts'
 
 type Maps = Readonly<Record<string, KernelMap>> & { readonly policy: KernelMap }
+
+/** What of an earlier agent was taken over; `records`: the maps of connections in the making. */
+export type Adopted = 'nothing' | 'links' | 'links and records' | 'links and maps'
 
 /** See above. Owns the folder. */
 export class Estate implements Disposable {
@@ -25,7 +32,7 @@ export class Estate implements Disposable {
   readonly failClosed: boolean
   #folder: PinFolder
   readonly #guarded: readonly PolicyEntry[]
-  #areMapsAdopted = false
+  #adoptedMaps: 'all' | 'records' | 'none' = 'none'
   #adoptedLinks = 0
   #maps: Maps | undefined
   #links: readonly (readonly [name: string, link: Fd])[] = []
@@ -38,22 +45,27 @@ export class Estate implements Disposable {
   }
 
   /** What was taken over, once links have been asked for. */
-  get adopted(): 'nothing' | 'links' | 'links and maps' {
+  get adopted(): Adopted {
     if (this.#adoptedLinks === 0) return 'nothing'
-    return this.#areMapsAdopted ? 'links and maps' : 'links'
+    return ({ all: 'links and maps', records: 'links and records', none: 'links' } as const)[this.#adoptedMaps]
   }
 
-  /** Opens the maps of an earlier agent, if their layout is that of `specs`. They are the caller's. */
-  adoptMaps<Specs extends MapSpecs>(specs: Specs): MapsOf<Specs> | undefined {
-    const maps = this.#folder.findMaps(layoutOf(specs), specs)
-    this.#areMapsAdopted = maps !== undefined
-    return maps
+  /**
+   * Opens the maps of an earlier agent: all if their layout is that of `specs`, else those of records if theirs is.
+   * They are the caller's.
+   */
+  adoptMaps<Specs extends MapSpecs>(specs: Specs): Partial<MapsOf<Specs>> {
+    const all = this.#folder.findMaps(layoutOf(specs), specs)
+    const ofRecords = Object.fromEntries(RECORD_MAPS.flatMap((name) => (specs[name] ? [[name, specs[name]]] : [])))
+    const records = all === undefined ? this.#folder.findMapsAmong(`${recordsLayout()}_`, ofRecords) : undefined
+    this.#adoptedMaps = all !== undefined ? 'all' : records !== undefined ? 'records' : 'none'
+    return all ?? (records as Partial<MapsOf<Specs>> | undefined) ?? {}
   }
 
   /** Fills in what maps that were not adopted have to go on with, and pins them. @throws SyscallError */
   bequeathMaps(maps: Maps): void {
     this.#maps = maps
-    if (this.#areMapsAdopted) return
+    if (this.#adoptedMaps === 'all') return
     this.#inheritPolicy(maps.policy)
     if (this.failClosed) this.#folder.pinMaps(layoutOfMaps(maps), maps)
   }

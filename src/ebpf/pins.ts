@@ -3,7 +3,7 @@
  *
  *     FOLDER/               0700, root's; whoever works in it holds a lock on it
  *       apa_sockops, …      links, by the name of their program: each keeps its program attached
- *       maps_LAYOUT/        a whole set of maps; LAYOUT is `layoutOf()` their specs
+ *       maps_LAYOUT/        a whole set of maps; LAYOUT is `layoutOf()` their specs. Sets may share maps
  *         policy, served, …
  *
  * Invariant: what is made or replaced appears in one step, by a rename. A name that ends in `_new` was never finished and
@@ -93,16 +93,16 @@ export class PinFolder implements Disposable {
    * @returns maps by name, to be closed by the caller
    */
   findMaps<Specs extends MapSpecs>(layout: string, specs: Specs): MapsOf<Specs> | undefined {
-    using found = new DisposableStack()
-    const set = join(this.path, SET_PREFIX + layout)
-    const maps: Record<string, KernelMap> = {}
-    for (const [name, spec] of Object.entries(specs)) {
-      const map = getMap(join(set, name), spec)
-      if (map === undefined) return undefined
-      maps[name] = found.use(map)
+    return getMaps(join(this.path, SET_PREFIX + layout), specs)
+  }
+
+  /** As `findMaps()`, but the first set that has these maps, of those whose layout begins like this. */
+  findMapsAmong<Specs extends MapSpecs>(beginning: string, specs: Specs): MapsOf<Specs> | undefined {
+    for (const set of this.#sets()) {
+      const maps = set.startsWith(SET_PREFIX + beginning) ? getMaps(join(this.path, set), specs) : undefined
+      if (maps !== undefined) return maps
     }
-    found.move()
-    return maps as MapsOf<Specs>
+    return undefined
   }
 
   /** Opens the map that `spec` describes in every set that has it, whatever the set's layout. */
@@ -252,6 +252,18 @@ function getObject(path: string, kind: 'link' | 'map'): Fd | undefined {
 
 /** What the kernel calls them. Source: kernel/bpf/syscall.c, anon_inode_getfd(). */
 const KINDS = { link: /^anon_inode:\[?bpf[-_]link\]?$/, map: /^anon_inode:\[?bpf-map\]?$/ } as const
+
+function getMaps<Specs extends MapSpecs>(set: string, specs: Specs): MapsOf<Specs> | undefined {
+  using found = new DisposableStack()
+  const maps: Record<string, KernelMap> = {}
+  for (const [name, spec] of Object.entries(specs)) {
+    const map = getMap(join(set, name), spec)
+    if (map === undefined) return undefined
+    maps[name] = found.use(map)
+  }
+  found.move()
+  return maps as MapsOf<Specs>
+}
 
 function getMap(path: string, spec: MapSpec): KernelMap | undefined {
   const fd = getObject(path, 'map')

@@ -12,10 +12,11 @@
  * Everything hangs on descriptors of this process: when it dies, redirection ends at once. Where it is to fail closed,
  * links and maps are pinned besides, and stay when it dies. Then the next agent does not attach but adopts:
  *
- *     3  the maps, if they are laid out as ours are, with all that is in them; else new ones, with the policy of the old
+ *     3  the maps, if they are laid out as ours are, with all that is in them; else new ones, with the policy of the old,
+ *        and of the old ones those of records, if these are laid out as ours are
  *     5  each link, if it is at the same hook of the same cgroup: its program is replaced in one step
  *
- * so that at each moment there is one program at each hook. With adopted maps no record is lost.
+ * so that at each moment there is one program at each hook. With adopted maps of records none is lost.
  */
 
 import { AgentError, describeError } from '../base/errors.ts'
@@ -24,7 +25,7 @@ import { allocate } from '../sys/libc.ts'
 import { INITIAL_PID_NAMESPACE } from '../sys/process.ts'
 import { attachToCgroup, isLinkAttached, openCgroup } from './attach.ts'
 import { watchBell } from './bell.ts'
-import { Estate } from './estate.ts'
+import { type Adopted, Estate } from './estate.ts'
 import { examineKernel, type KernelView, REAL_REDIRECTOR_ENV, type RedirectorEnv } from './kernel-view.ts'
 import { loadProgram, VerifierError } from './load.ts'
 import { createMap, createMaps, type KernelMap, MapTaker } from './maps.ts'
@@ -107,7 +108,7 @@ export interface RedirectorFeatures {
   readonly otherNetns: OtherNetns
   /** Whether links and maps are pinned, and what became of those of an earlier agent. */
   readonly failClosed: boolean
-  readonly adopted: 'nothing' | 'links' | 'links and maps'
+  readonly adopted: Adopted
   /** One sentence for each thing this kernel lacks; empty on a kernel in full. */
   readonly lacking: readonly string[]
 }
@@ -445,8 +446,11 @@ function loadAll(options: ProgramOptions, { bell, estate }: Wanted, undo: Dispos
     ...mapSpecs(options.pendingStore),
     ...(options.checksListener ? { listening: LISTENING_MAP } : {}),
   }
-  const maps: Maps = estate?.adoptMaps(specs) ?? createMaps(specs)
-  for (const map of Object.values(maps)) attempt.use(map)
+  const adopted = estate?.adoptMaps(specs) ?? {}
+  for (const map of Object.values(adopted)) attempt.use(map)
+  const created = createMaps(Object.fromEntries(Object.entries(specs).filter(([name]) => !(name in adopted))))
+  for (const map of Object.values(created)) attempt.use(map)
+  const maps = { ...created, ...adopted } as Maps
   const byName = new Map<string, KernelMap>([...Object.entries(maps), ...(bell ? [['bell', bell] as const] : [])])
   const programs = [
     sockopsProgram(options),

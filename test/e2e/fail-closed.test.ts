@@ -27,6 +27,8 @@ const SQUAT = join(import.meta.dirname, 'fail-closed', 'squat.py')
 
 const LINKS = ['apa_connect4', 'apa_connect6', 'apa_hold', 'apa_sockops']
 
+const OTHER_LAYOUT = 'maps_0123456789abcdef_0123456789abcdef'
+
 /** At a time, while agents come and go. */
 const CLIENTS = 40
 
@@ -73,6 +75,8 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
     assert.match(result.error, /Couldn't connect|Connection refused/)
   }
   const sets = () => readdirSync(bpffs.pins).filter((name) => name.startsWith('maps_'))
+  /** As an agent that has one map more would name its set. */
+  const otherLayoutSameRecords = () => sets()[0]!.replace(/[^_]*$/, '0123456789abcdef')
   const attachedTo = (path: string) => {
     using cgroup = openCgroup(path)
     const hooks = ['CGROUP_SOCK_OPS', 'CGROUP_INET6_CONNECT', 'CGROUP_INET4_CONNECT'] as const
@@ -149,8 +153,13 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
   const MESSES: readonly { what: string; make: (pins: string) => void; adopted: RegExp }[] = [
     {
       what: 'a set of maps of another layout',
-      make: (pins) => renameSync(join(pins, sets()[0]!), join(pins, 'maps_0123456789abcdef')),
+      make: (pins) => renameSync(join(pins, sets()[0]!), join(pins, OTHER_LAYOUT)),
       adopted: /: links;/,
+    },
+    {
+      what: 'a set of maps of another layout but that of records',
+      make: (pins) => renameSync(join(pins, sets()[0]!), join(pins, otherLayoutSameRecords())),
+      adopted: /: links and records;/,
     },
     {
       what: 'a set in which a map is missing',
@@ -160,7 +169,7 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
     {
       what: 'a set in which a map stands under the name of another',
       make: (pins) => renameSync(join(pins, sets()[0]!, 'self'), join(pins, sets()[0]!, 'served')),
-      adopted: /: links;/,
+      adopted: /: links and records;/,
     },
     {
       what: 'links without any map',
@@ -170,7 +179,7 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
     {
       what: 'a map under the name of a link',
       make: (pins) => renameSync(join(pins, sets()[0]!, 'self'), join(pins, 'apa_connect6')),
-      adopted: /: links;/,
+      adopted: /: links and records;/,
     },
     {
       what: 'a link under the name of another',
@@ -180,7 +189,7 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
     {
       what: 'a set that was not finished, and folders under names of links',
       make(pins) {
-        mkdirSync(join(pins, 'maps_0123456789abcdef_new', 'deeper'), { recursive: true })
+        mkdirSync(join(pins, `${OTHER_LAYOUT}_new`, 'deeper'), { recursive: true })
         mkdirSync(join(pins, 'apa_sockops_new', 'deeper'), { recursive: true })
         rmSync(join(pins, 'apa_sockops'))
         mkdirSync(join(pins, 'apa_sockops', 'deeper'), { recursive: true })
@@ -349,12 +358,13 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
     await end(machine)
   })
 
-  for (const { signal, lost } of [
-    { signal: 'SIGTERM', lost: [] },
+  for (const { signal, lost, change } of [
+    { signal: 'SIGTERM', lost: [], change: undefined },
     // What the killed process had accepted went with it.
-    { signal: 'SIGKILL', lost: ['broken', 'no answer'] },
+    { signal: 'SIGKILL', lost: ['broken', 'no answer'], change: undefined },
+    { signal: 'SIGTERM', lost: [], change: ', maps laid out otherwise but for records,' },
   ] as const) {
-    test(`${signal} and a start, the listener kept by the service manager: clients wait, nobody is refused`, async (t) => {
+    test(`${signal}${change ?? ''} and a start, the listener kept by the service manager: clients wait, nobody is refused`, async (t) => {
       await using machine = await failingClosed({ start: { agent: false } })
       const service = await createService(machine)
       await service.start()
@@ -365,11 +375,15 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWN
         for (let round = 0; round < 3; round++) {
           await sleep(300)
           await service.end(signal)
+          if (change !== undefined) renameSync(join(bpffs.pins, sets()[0]!), join(bpffs.pins, otherLayoutSameRecords()))
           await service.start()
           await service.ready()
         }
         await sleep(300)
       })
+      const adopted = service.output().match(/taken over from an earlier agent: [^;]*/g)
+      const parts = change === undefined ? 'maps' : 'records'
+      assert.deepEqual(adopted, Array(3).fill(`taken over from an earlier agent: links and ${parts}`))
       t.diagnostic(`${signal}: ${JSON.stringify(load)}`)
       const { counts } = load
       assert.ok((counts['200'] ?? 0) > 3 * CLIENTS, service.output())

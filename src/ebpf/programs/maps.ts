@@ -111,13 +111,26 @@ export const LISTENING_MAP: MapSpec = {
 /** To be counted up when a field keeps its place and size, and means something else. */
 const REVISION = 1
 
+/** Those that connections in the making depend on, where they are kept with sockets. */
+export const RECORD_MAPS = ['pending', 'connections', 'listening'] as const
+
 /**
  * Names what programs and maps agree upon: programs may share maps with others of the same layout and with no others.
  * @param specs of the whole set
+ * @returns `recordsLayout()`, and the whole, which changes more often: `RECORDS_WHOLE`
  */
 export function layoutOf(specs: Readonly<Record<string, MapSpec>>): string {
-  const layout = JSON.stringify([REVISION, specs, RECORD, RECORD_BYTES, COUNTERS])
-  return createHash('sha256').update(layout).digest('hex').slice(0, 16)
+  return `${recordsLayout()}_${digest([REVISION, specs, RECORD, RECORD_BYTES, COUNTERS])}`
+}
+
+/** As `layoutOf()`, of `RECORD_MAPS` alone. */
+export function recordsLayout(): string {
+  const { connections } = mapSpecs('storage')
+  return digest([REVISION, RECORD, RECORD_BYTES, PENDING_STORAGE, connections, LISTENING_MAP])
+}
+
+function digest(layout: unknown): string {
+  return createHash('sha256').update(JSON.stringify(layout)).digest('hex').slice(0, 16)
 }
 
 function hash(name: string, keyBytes: number, valueBytes: number, maxEntries: number): MapSpec {
