@@ -37,7 +37,12 @@ import { isAllowedDuplicate, parseAuthorizationRules } from '../rules/document.t
 import { isExemptUpload } from '../rules/exempt-upload.ts'
 import { destroyTcpSocket } from '../sys/destroy-socket.ts'
 import { giveMemoryBack, shareMallocArenas } from '../sys/memory.ts'
-import { findNetworkNamespaceId, listProcesses, openNetworkNamespace } from '../sys/network-namespace.ts'
+import {
+  findNetworkNamespaceId,
+  listProcesses,
+  openNetworkNamespace,
+  openNetworkNamespaceOf,
+} from '../sys/network-namespace.ts'
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
@@ -55,6 +60,7 @@ import { createFirstWord, type FirstWord } from './first-word.ts'
 import { findGap } from './health.ts'
 import { createHostLink } from './host-link.ts'
 import { keepListening } from './listener.ts'
+import { createListenerStore } from './listener-store.ts'
 import { createLocalRulesFile } from './local-rules.ts'
 import { osName, readMachineFacts, readOsRelease } from './machine-facts.ts'
 import { watchMemory } from './memory.ts'
@@ -84,6 +90,9 @@ export interface Agent {
   /** Writes buffered log lines, synchronously, before the process dies of a fault. */
   flushLogsSync(): void
 }
+
+/** What the agent's own listener is called where the service manager keeps it. */
+const LISTENER_NAME = 'listener'
 
 const HOST_CALL_TIMEOUT_MS = 10_000
 const MAX_HOST_ANSWER_BYTES = 1024 * 1024
@@ -126,7 +135,7 @@ export function startAgent(config: Config, version: string): Agent {
   const hostClient = createHostClient()
   let server: ProxyServer | undefined
   const manager = joinServiceManager(process.env, telling.log, SERVICE_MANAGER_ENV)
-  let inherited = manager.inheritedListener
+  let inherited = manager.inherited.get(LISTENER_NAME)
   const firstWord = createFirstWord(clock)
   const redirection = buildRedirection(
     config,
@@ -139,7 +148,12 @@ export function startAgent(config: Config, version: string): Agent {
       check.wake()
     },
   )
-  const containers = createContainers({ env: CONTAINERS_ENV, clock, log: telling.log })
+  const containers = createContainers({
+    env: CONTAINERS_ENV,
+    clock,
+    log: telling.log,
+    store: createListenerStore(manager, config.failClosed && config.containers === 'serve'),
+  })
   const probe = createSelfProbe()
   const vitals = createVitals()
   const report: Report = createReport({
@@ -213,15 +227,15 @@ export function startAgent(config: Config, version: string): Agent {
         events: {
           onDisinherited(message) {
             inherited = undefined
-            manager.dropListener()
+            manager.drop(LISTENER_NAME)
             telling.log.warn(`The listener that was left for this process cannot be used: ${message}`)
           },
           onReady(bound) {
             server = bound
             inherited = undefined
             const descriptor = server.descriptor()
-            if (config.failClosed && descriptor !== undefined) manager.keepListener(descriptor)
-            else manager.dropListener()
+            if (config.failClosed && descriptor !== undefined) manager.keep(LISTENER_NAME, descriptor)
+            else manager.drop(LISTENER_NAME)
             telling.board.setState('proxyServer', 'RUNNING')
             telling.milestone('proxyServer', 'Started proxy listener, ready to accept request')
             redirection.setListenerReady(true)
@@ -230,7 +244,7 @@ export function startAgent(config: Config, version: string): Agent {
             check.wake()
           },
           onLost(message) {
-            manager.dropListener()
+            manager.drop(LISTENER_NAME)
             redirection.setListenerReady(false)
             containers.setServer(undefined)
             telling.board.setState('proxyServer', 'STOPPED')
@@ -388,6 +402,8 @@ const CONTAINERS_ENV: ContainersEnv = {
   openNamespace: openNetworkNamespace,
   namespaceOf: findNetworkNamespaceId,
   pids: listProcesses,
+  isListening,
+  openNamespaceOf: openNetworkNamespaceOf,
 }
 
 const STALE_CONNECTIONS_ENV = {

@@ -8,6 +8,9 @@
  * A listener keeps its namespace alive, with all devices in it, so it must go with the last process. For each namespace one of
  * its processes is remembered, which costs one look each time; only when that one has gone are all processes looked at.
  *
+ * Where the redirection outlives the agent its listeners do, too: the service manager keeps them, clients wait in their queues, and
+ * the next agent goes on with those in whose namespace somebody lives.
+ *
  * Where the limits fall: a user can make namespaces without end, so each one but root has a share, and all of them together
  * leave room for those of root, which are those of container engines.
  */
@@ -20,6 +23,7 @@ import { MAX_REFUSED, MAX_SERVED } from '../ebpf/programs/maps.ts'
 import { ipv4Bytes, type NetnsAsk } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
 import { BACKLOG, type ProxyServer } from '../proxy/server.ts'
+import { Fd } from '../sys/fd.ts'
 import type { NetworkNamespace } from '../sys/network-namespace.ts'
 import { createToldLately } from '../telemetry/told-lately.ts'
 
@@ -31,12 +35,25 @@ export interface ContainersEnv {
   namespaceOf(pid: number): number | undefined
   /** All processes. */
   pids(): readonly number[]
+  /** Whether the socket under this descriptor still listens: who is root in its namespace can destroy it. */
+  isListening(descriptor: number): boolean
+  /** The namespace of a listener. @throws AgentError when it does not listen, or is in another one than `expectedCookie` says */
+  openNamespaceOf(descriptor: number, expectedCookie: bigint): NetworkNamespace
+}
+
+/** Keeps listeners for the next agent. */
+export interface ListenerStore {
+  /** What an agent before this one left, by the cookie of the namespace; ours to close from now on. */
+  readonly inherited: ReadonlyMap<bigint, number>
+  keep(netns: bigint, descriptor: number): void
+  drop(netns: bigint): void
 }
 
 export interface ContainersOptions {
   readonly env: ContainersEnv
   readonly clock: Clock
   readonly log: Log
+  readonly store: ListenerStore
   readonly limits?: ContainersLimits
 }
 
@@ -81,6 +98,9 @@ const LOOK_INTERVAL_WITHOUT_BELL_MS = 20
 /** How long an answer of no stands. */
 const REFUSAL_MS = 2000
 
+/** No process: to be looked for. */
+const NOBODY = 0
+
 /** Answered in one go; then others get their turn. */
 const MAX_ASKS_AT_ONCE = 32
 
@@ -97,12 +117,13 @@ interface Served {
 
 /** Makes the part; nothing is opened before somebody asks. */
 export function createContainers(options: ContainersOptions): Containers {
-  const { env, clock, log, limits = CONTAINERS_LIMITS } = options
+  const { env, clock, log, store, limits = CONTAINERS_LIMITS } = options
   const toldLately = createToldLately(clock.monotonicMs)
   const served = new Map<bigint, Served>()
   /** When each answer of no ends. */
   const refusals = new Map<bigint, number>()
   const refused: Record<Refusal, number> = { limit: 0, port_taken: 0, loopback_down: 0, not_found: 0, error: 0 }
+  let inherited = [...store.inherited]
   let server: ProxyServer | undefined
   let redirector: Redirector | undefined
   let bell: Disposable | undefined
@@ -119,10 +140,35 @@ export function createContainers(options: ContainersOptions): Containers {
       serve(kernel, each)
       undo.move()
       served.set(ask.netnsCookie, { ...each, listener, pid: ask.pid })
+      store.keep(ask.netnsCookie, fd.number)
       kernel.withdraw(ask.netnsCookie)
       log.debug(`Serving network namespace ${each.inode} of user id ${each.ownerUid}, for pid ${ask.pid}`)
     } catch (error) {
       refuse(kernel, ask, error)
+    }
+  }
+  /** Goes on with what was left. Who lives there is found with the next look, which closes the others. */
+  const adoptInherited = (proxy: ProxyServer) => {
+    const left = inherited
+    inherited = []
+    for (const [netns, fd] of left) {
+      const each = describeInherited(netns, fd)
+      if (each === undefined) continue
+      served.set(netns, { ...each, listener: proxy.adopt(fd, netns), pid: NOBODY })
+      const kernel = redirector
+      if (kernel !== undefined) tryTo(() => serve(kernel, each))
+    }
+    if (left.length > 0) log.info(`Went on with the listeners of ${served.size} other network namespaces`)
+  }
+  const describeInherited = (netns: bigint, fd: number) => {
+    try {
+      using namespace = env.openNamespaceOf(fd, netns)
+      return { netns, fd, inode: namespace.inode, ownerUid: namespace.ownerUid }
+    } catch (error) {
+      new Fd(fd, 'listener of an earlier agent').close()
+      store.drop(netns)
+      log.warn(`A listener that was left in another network namespace cannot be used: ${describeError(error)}`)
+      return undefined
     }
   }
   const serve = (kernel: Redirector, { netns, fd }: Pick<Served, 'netns' | 'fd'>) => {
@@ -163,6 +209,9 @@ export function createContainers(options: ContainersOptions): Containers {
       redirector?.withdraw(netns)
     }
   }
+  const closeDeaf = () => {
+    for (const each of served.values()) if (!env.isListening(each.fd)) close(each)
+  }
   const closeEmpty = () => {
     const lost = [...served.values()].filter((each) => env.namespaceOf(each.pid) !== each.inode)
     if (lost.length === 0) return
@@ -177,6 +226,7 @@ export function createContainers(options: ContainersOptions): Containers {
     served.delete(netns)
     // First no more connects, then no listener.
     redirector?.setServed(netns, false)
+    store.drop(netns)
     listener[Symbol.dispose]()
     log.debug(`Network namespace ${inode} is not served any more`)
   }
@@ -195,7 +245,7 @@ export function createContainers(options: ContainersOptions): Containers {
   return {
     async run(signal) {
       while (!signal.aborted) {
-        for (const task of [answerAsks, endRefusals, closeEmpty]) tryTo(task)
+        for (const task of [answerAsks, endRefusals, closeDeaf, closeEmpty]) tryTo(task)
         const isWoken = bell !== undefined || redirector === undefined
         await clock.sleep(isWoken ? LOOK_INTERVAL_MS : LOOK_INTERVAL_WITHOUT_BELL_MS, signal)
       }
@@ -203,6 +253,7 @@ export function createContainers(options: ContainersOptions): Containers {
     setServer(next) {
       if (next !== server) closeAll()
       server = next
+      if (next !== undefined) tryTo(() => adoptInherited(next))
       tryTo(answerAsks)
     },
     setRedirector(next) {

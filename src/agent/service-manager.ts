@@ -1,6 +1,6 @@
 /**
  * What the service manager is told: that the service is ready, how it is, that it stops, that it is alive. And what it
- * keeps for the next process of the service: the listener, in whose queue clients wait meanwhile.
+ * keeps for the next process of the service: listeners, in whose queues clients wait meanwhile.
  *
  * Nothing happens where there is no manager. A message that cannot be delivered is told once and never waited for.
  * Source: sd_notify(3), sd_watchdog_enabled(3), sd_pid_notify_with_fds(3), sd_listen_fds(3).
@@ -23,12 +23,12 @@ export interface ServiceManager {
   stopping(): void
   /** Alive, and doing its work. */
   beat(): void
-  /** The listener that a process before this one left with it; `undefined`: none. */
-  readonly inheritedListener: number | undefined
-  /** Leaves a listener with it; told once for each. A manager that keeps none does not mind. */
-  keepListener(descriptor: number): void
-  /** Takes back what was left, by this process or the one before it. */
-  dropListener(): void
+  /** Descriptors that a process before this one left with it, by name. */
+  readonly inherited: ReadonlyMap<string, number>
+  /** Leaves a descriptor with it; told once for each. A manager that keeps none does not mind. */
+  keep(name: string, descriptor: number): void
+  /** Takes back what was left under that name, by this process or the one before it. */
+  drop(name: string): void
 }
 
 export interface ServiceManagerEnv {
@@ -49,9 +49,8 @@ const VARIABLES = [
   'LISTEN_FDNAMES',
 ] as const
 
-/** The number of the first descriptor that is handed over, and the name we give ours. Source: sd_listen_fds(3). */
+/** The number of the first descriptor that is handed over. Source: sd_listen_fds(3). */
 const FIRST_DESCRIPTOR = 3
-const LISTENER_NAME = 'listener'
 
 /** Takes the manager's variables out of `environment`, so that no child inherits them, and opens the way to it. */
 export function joinServiceManager(
@@ -66,13 +65,21 @@ export function joinServiceManager(
   let lastStatus = ''
   let lastFailure: string | undefined
 
-  const inheritedListener = findHandedOver(handed, env.pid)
-  let keptListener = inheritedListener
+  const inherited = findHandedOver(handed, env.pid)
+  const kept = new Map(inherited)
+  /** Names that it has not been told to drop: it had no time to listen. What it keeps lives on. */
+  const undropped = new Set<string>()
 
+  /** @returns whether it was taken */
   const send = (...lines: string[]) => tellFailure(socket?.send(lines.join('\n')))
   const tellFailure = (failure: string | undefined) => {
     if (failure !== undefined && failure !== lastFailure) log.warn(`The service manager does not listen: ${failure}`)
     lastFailure = failure
+    return failure === undefined
+  }
+  const tellDropped = (name: string) => {
+    if (send('FDSTOREREMOVE=1', `FDNAME=${name}`)) undropped.delete(name)
+    else undropped.add(name)
   }
   return {
     watchdogMs: socket && readWatchdogMs(watchdogUsec, watchdogPid, env.pid),
@@ -88,29 +95,33 @@ export function joinServiceManager(
     reloading() {
       if (!isReady) return () => undefined
       send('RELOADING=1', `MONOTONIC_USEC=${env.monotonicUs()}`)
-      return () => send('READY=1')
+      return () => void send('READY=1')
     },
-    stopping: () => send('STOPPING=1'),
-    beat: () => send('WATCHDOG=1'),
-    inheritedListener,
-    keepListener(descriptor) {
-      if (descriptor === keptListener) return
-      keptListener = descriptor
-      tellFailure(socket?.sendWithDescriptor(`FDSTORE=1\nFDNAME=${LISTENER_NAME}`, descriptor))
+    stopping: () => void send('STOPPING=1'),
+    beat() {
+      send('WATCHDOG=1')
+      for (const name of undropped) tellDropped(name)
     },
-    dropListener() {
-      if (keptListener === undefined) return
-      keptListener = undefined
-      send('FDSTOREREMOVE=1', `FDNAME=${LISTENER_NAME}`)
+    inherited,
+    keep(name, descriptor) {
+      if (kept.get(name) === descriptor) return
+      if (undropped.has(name)) tellDropped(name)
+      // Two under one name could not be told apart.
+      if (undropped.has(name)) return
+      kept.set(name, descriptor)
+      tellFailure(socket?.sendWithDescriptor(`FDSTORE=1\nFDNAME=${name}`, descriptor))
+    },
+    drop(name) {
+      if (kept.delete(name)) tellDropped(name)
     },
   }
 }
 
 /** The variables may be meant for a process before this one that did not take them out of the environment. */
-function findHandedOver([pid, count, names]: readonly (string | undefined)[], ownPid: number): number | undefined {
-  if (pid !== String(ownPid) || names === undefined || !/^\d{1,4}$/.test(count ?? '')) return undefined
-  const index = names.split(':').indexOf(LISTENER_NAME)
-  return index === -1 || index >= Number(count) ? undefined : FIRST_DESCRIPTOR + index
+function findHandedOver([pid, count, names]: readonly (string | undefined)[], ownPid: number): Map<string, number> {
+  if (pid !== String(ownPid) || names === undefined || !/^\d{1,4}$/.test(count ?? '')) return new Map()
+  const known = names.split(':').slice(0, Number(count))
+  return new Map(known.map((name, index) => [name, FIRST_DESCRIPTOR + index]))
 }
 
 function open(address: string, log: Log, env: ServiceManagerEnv): NotifySocket | undefined {

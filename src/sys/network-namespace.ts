@@ -14,7 +14,7 @@ import { AgentError } from '../base/errors.ts'
 import { EPERM, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
 import { allocate, sysBind, sysIoctl, sysListen, sysSetns, sysSetsockopt, sysSocket } from './libc.ts'
-import { AF_INET, inetAddress, readNetnsCookie, SOCK_CLOEXEC, SOL_SOCKET } from './socket.ts'
+import { AF_INET, inetAddress, isListening, readNetnsCookie, SOCK_CLOEXEC, SOL_SOCKET } from './socket.ts'
 import { SyscallError } from './syscall-error.ts'
 
 /** Source: linux/sched.h, linux/nsfs.h, linux/sockios.h, net/if.h, asm-generic/socket.h. */
@@ -22,6 +22,7 @@ const CLONE_NEWNET = 0x4000_0000
 const NS_GET_USERNS = 0xb701
 const NS_GET_OWNER_UID = 0xb704
 const SIOCGIFFLAGS = 0x8913
+const SIOCGSKNS = 0x894c
 const IFF_UP = 1
 const IFNAMSIZ = 16
 const IFREQ_BYTES = 40
@@ -50,14 +51,24 @@ export interface NetworkNamespace extends Disposable {
  * @throws AgentError code NETNS_NOT_OPENED
  */
 export function openNetworkNamespace(path: string): NetworkNamespace {
-  const target = open(path)
-  return {
-    inode: fstatSync(target.number).ino,
-    ownerUid: readOwner(target),
-    listen: (addressBytes, port, backlog, expectedCookie) =>
-      inside(target, () => listen(addressBytes, port, backlog, expectedCookie)),
-    [Symbol.dispose]: () => target.close(),
+  return hold(open(path))
+}
+
+/**
+ * Opens the network namespace that a listener belongs to.
+ * @param expectedCookie of the namespace that is meant
+ * @throws AgentError code NETNS_NOT_OPENED, also when it does not listen; NETNS_IS_ANOTHER; SyscallError
+ * Source: kernel net/socket.c, `open_related_ns()` for SIOCGSKNS, 4.10.
+ */
+export function openNetworkNamespaceOf(socket: number, expectedCookie: bigint): NetworkNamespace {
+  if (!isListening(socket)) throw new AgentError('NETNS_NOT_OPENED', 'Cannot use a socket: it does not listen')
+  if (readNetnsCookie(socket) !== expectedCookie) {
+    throw new AgentError('NETNS_IS_ANOTHER', 'Cannot use a listener: it is in another network namespace')
   }
+  const result = sysIoctl(socket, SIOCGSKNS, allocate(4))
+  if (result >= 0) return hold(new Fd(result, 'network namespace of a socket'))
+  const message = `Cannot open the network namespace of a socket: kernel answered ${errnoName(-result)}`
+  throw new AgentError('NETNS_NOT_OPENED', message)
 }
 
 /** Tells the inode of the network namespace of a process; `undefined` when it has gone, or may not be inspected. */
@@ -72,6 +83,16 @@ export function findNetworkNamespaceId(pid: number): number | undefined {
 /** Lists the processes that /proc shows. */
 export function listProcesses(): number[] {
   return readdirSync('/proc').map(Number).filter(Number.isInteger)
+}
+
+function hold(target: Fd): NetworkNamespace {
+  return {
+    inode: fstatSync(target.number).ino,
+    ownerUid: readOwner(target),
+    listen: (addressBytes, port, backlog, expectedCookie) =>
+      inside(target, () => listen(addressBytes, port, backlog, expectedCookie)),
+    [Symbol.dispose]: () => target.close(),
+  }
 }
 
 function open(path: string): Fd {

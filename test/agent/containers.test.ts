@@ -19,17 +19,31 @@ interface FakeMachine {
   readonly obstacles: Map<number, Error>
   /** Of listeners, by namespace. */
   readonly listening: Set<number>
+  /** Of these: destroyed by somebody. */
+  readonly deaf: Set<number>
+  /** What is kept for the next agent, by namespace. */
+  readonly kept: Map<bigint, number>
   readonly asks: Map<bigint, NetnsAsk>
   readonly refused: Set<bigint>
   readonly served: Set<bigint>
   looks: number
 }
 
-function containers(t: TestContext, limits?: ContainersLimits) {
+interface Situation {
+  readonly limits?: ContainersLimits
+  /** Left by an earlier agent: descriptors by namespace. */
+  readonly inherited?: ReadonlyMap<bigint, number>
+  /** Namespaces in which a process lives from the start. */
+  readonly inhabited?: readonly number[]
+}
+
+function containers(t: TestContext, { limits, inherited = new Map(), inhabited = [] }: Situation = {}) {
   const machine: FakeMachine = {
-    processes: new Map(),
+    processes: new Map(inhabited.map((netns) => [netns, { netns, ownerUid: 0 }])),
     obstacles: new Map(),
     listening: new Set(),
+    deaf: new Set(),
+    kept: new Map(inherited),
     asks: new Map(),
     refused: new Set(),
     served: new Set(),
@@ -92,9 +106,21 @@ function containers(t: TestContext, limits?: ContainersLimits) {
         machine.looks++
         return [...machine.processes.keys()]
       },
+      isListening: (fd) => !machine.deaf.has(fd - 1000),
+      openNamespaceOf(fd, expectedCookie) {
+        const netns = fd - 1000
+        if (BigInt(netns) !== expectedCookie) throw new AgentError('NETNS_IS_ANOTHER', 'Cannot use a listener')
+        const unused = () => assert.fail('a listener is there')
+        return { inode: netns, ownerUid: 0, listen: unused, [Symbol.dispose]() {} }
+      },
     },
     clock,
     log,
+    store: {
+      inherited,
+      keep: (netns, fd) => void machine.kept.set(netns, fd),
+      drop: (netns) => void machine.kept.delete(netns),
+    },
     ...(limits && { limits }),
   })
   const stopping = new AbortController()
@@ -170,6 +196,38 @@ describe('createContainers()', () => {
     assert.deepEqual([served(), [...machine.listening]], [[], []])
   })
 
+  test('closes a listener that somebody has destroyed, and serves again who asks again', async (t) => {
+    const { connect, served, machine, passes } = containers(t)
+    connect(7)
+    machine.deaf.add(7)
+    await passes(2000)
+    assert.deepEqual([served(), [...machine.listening], [...machine.kept]], [[], [], []])
+    machine.deaf.clear()
+    connect(7)
+    assert.deepEqual(served(), [7])
+  })
+
+  test('leaves each listener as long as it is open', async (t) => {
+    const { connect, machine, passes } = containers(t)
+    connect(7)
+    connect(8)
+    assert.deepEqual([...machine.kept.keys()], [7n, 8n])
+    machine.processes.delete(7)
+    await passes(2000)
+    assert.deepEqual([...machine.kept.keys()], [8n])
+  })
+
+  test('goes on with listeners that were left, as long as somebody lives there', async (t) => {
+    const left = [7n, 8n].map((netns) => [netns, 1000 + Number(netns)] as const)
+    const { machine, served, connect, part, passes } = containers(t, { inherited: new Map(left), inhabited: [8] })
+    assert.deepEqual([served(), [...machine.listening], [...machine.kept.keys()]], [[8], [8], [8n]])
+    connect(8)
+    assert.deepEqual([machine.asks.size, part.state().served], [0, 1])
+    machine.processes.clear()
+    await passes(2000)
+    assert.deepEqual([served(), [...machine.listening], [...machine.kept.keys()]], [[], [], []])
+  })
+
   for (const row of [
     {
       situation: 'the port is taken',
@@ -216,7 +274,7 @@ describe('createContainers()', () => {
   })
 
   test('gives each user a share, and keeps room for root', (t) => {
-    const { connect, served, part } = containers(t, { all: 6, unprivileged: 4, perUser: 2 })
+    const { connect, served, part } = containers(t, { limits: { all: 6, unprivileged: 4, perUser: 2 } })
     for (const netns of [1, 2, 3]) connect(netns, { ownerUid: 1000 })
     assert.deepEqual(served(), [1, 2])
     for (const netns of [4, 5]) connect(netns, { ownerUid: 1001 })

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { joinServiceManager } from '../../src/agent/service-manager.ts'
 import { createFakeLog } from '../fakes/log.ts'
 
-function join(environment: Record<string, string | undefined>, failure?: string) {
+function join(environment: Record<string, string | undefined>, failure: () => string | undefined = () => undefined) {
   const sent: string[] = []
   const opened: string[] = []
   const log = createFakeLog()
@@ -16,11 +16,11 @@ function join(environment: Record<string, string | undefined>, failure?: string)
       return {
         send(text) {
           sent.push(text)
-          return failure
+          return failure()
         },
         sendWithDescriptor(text, descriptor) {
           sent.push(`${text}\ndescriptor ${descriptor}`)
-          return failure
+          return failure()
         },
         [Symbol.dispose]: () => undefined,
       }
@@ -65,32 +65,47 @@ test('each is told once: readiness, a status; a reload has a beginning and an en
   assert.deepEqual(sent, told)
 })
 
-test('a listener is left once, and taken back once', () => {
+test('a descriptor is left once, and taken back once', () => {
   const { manager, sent } = join({ NOTIFY_SOCKET: '/n' })
-  manager.dropListener()
-  manager.keepListener(21)
-  manager.keepListener(21)
-  manager.dropListener()
-  manager.dropListener()
-  manager.keepListener(21)
-  const kept = 'FDSTORE=1\nFDNAME=listener\ndescriptor 21'
-  assert.deepEqual(sent, [kept, 'FDSTOREREMOVE=1\nFDNAME=listener', kept])
+  manager.drop('a')
+  manager.keep('a', 21)
+  manager.keep('a', 21)
+  manager.keep('b', 22)
+  manager.drop('a')
+  manager.drop('a')
+  manager.keep('a', 21)
+  const kept = 'FDSTORE=1\nFDNAME=a\ndescriptor 21'
+  assert.deepEqual(sent, [kept, 'FDSTORE=1\nFDNAME=b\ndescriptor 22', 'FDSTOREREMOVE=1\nFDNAME=a', kept])
 })
 
-const HANDED_OVER: readonly (readonly [string, (string | undefined)[], number | undefined])[] = [
-  ['nothing', [undefined, undefined, undefined], undefined],
-  ['a listener', ['42', '1', 'listener'], 3],
-  ['a listener among others', ['42', '3', 'a:listener:b'], 4],
-  ['a listener for another process', ['43', '1', 'listener'], undefined],
-  ['other things', ['42', '2', 'a:b'], undefined],
-  ['more names than descriptors', ['42', '1', 'a:listener'], undefined],
-  ['a count that is none', ['42', 'x', 'listener'], undefined],
-  ['no names', ['42', '1', undefined], undefined],
+test('a descriptor that could not be taken back is so with the next beat, and nothing is left under its name before', () => {
+  const failure: { now?: string } = { now: 'EAGAIN' }
+  const { manager, sent } = join({ NOTIFY_SOCKET: '/n' }, () => failure.now)
+  manager.keep('a', 21)
+  manager.drop('a')
+  manager.keep('a', 22)
+  delete failure.now
+  sent.length = 0
+  manager.beat()
+  manager.beat()
+  manager.keep('a', 23)
+  const removed = 'FDSTOREREMOVE=1\nFDNAME=a'
+  assert.deepEqual(sent, ['WATCHDOG=1', removed, 'WATCHDOG=1', 'FDSTORE=1\nFDNAME=a\ndescriptor 23'])
+})
+
+const HANDED_OVER: readonly (readonly [string, (string | undefined)[], Readonly<Record<string, number>>])[] = [
+  ['nothing', [undefined, undefined, undefined], {}],
+  ['a listener', ['42', '1', 'listener'], { listener: 3 }],
+  ['a listener among others', ['42', '3', 'a:listener:b'], { a: 3, listener: 4, b: 5 }],
+  ['a listener for another process', ['43', '1', 'listener'], {}],
+  ['more names than descriptors', ['42', '1', 'a:listener'], { a: 3 }],
+  ['a count that is none', ['42', 'x', 'listener'], {}],
+  ['no names', ['42', '1', undefined], {}],
 ]
 for (const [situation, [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES], expected] of HANDED_OVER) {
   test(`what the manager hands over: ${situation}`, () => {
     const { manager, environment } = join({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES })
-    assert.equal(manager.inheritedListener, expected)
+    assert.deepEqual(Object.fromEntries(manager.inherited), expected)
     assert.deepEqual(environment, {})
   })
 }
@@ -102,7 +117,7 @@ test('a listener that was handed over is taken back when another one is used', (
     LISTEN_FDS: '1',
     LISTEN_FDNAMES: 'listener',
   })
-  manager.dropListener()
+  manager.drop('listener')
   assert.deepEqual(sent, ['FDSTOREREMOVE=1\nFDNAME=listener'])
 })
 
@@ -124,7 +139,7 @@ test('an address that cannot be used, or where nobody listens, is told once and 
   const nowhere = join({ NOTIFY_SOCKET: 'nonsense' })
   nowhere.manager.ready()
   assert.equal(nowhere.log.lines.length, 1)
-  const gone = join({ NOTIFY_SOCKET: '/gone' }, 'ECONNREFUSED')
+  const gone = join({ NOTIFY_SOCKET: '/gone' }, () => 'ECONNREFUSED')
   gone.manager.ready()
   gone.manager.beat()
   assert.deepEqual(gone.log.lines, ['Warn The service manager does not listen: ECONNREFUSED'])

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
+import { CONTAINERS_LIMITS } from '../../src/agent/containers.ts'
 import { IMDS, LISTENER, SELF_PROBE, WIRESERVER } from '../../src/base/endpoints.ts'
 
 const FILE = join(dirname(dirname(import.meta.dirname)), 'debian', 'azure-proxy-agent.service')
@@ -29,8 +30,8 @@ test('the unit waits for the agent to be ready, and watches that it stays so', (
   assert.deepEqual([valuesOf('Type'), valuesOf('WatchdogSec')], [['notify'], ['60']])
 })
 
-test('the unit keeps the listener over a restart, and lets the agent pin', () => {
-  assert.deepEqual(valuesOf('FileDescriptorStoreMax'), ['1'])
+test('the unit keeps all listeners over a restart, and lets the agent pin', () => {
+  assert.deepEqual(valuesOf('FileDescriptorStoreMax'), [String(1 + CONTAINERS_LIMITS.all)])
   assert.ok(valuesOf('ReadWritePaths').some((value) => value.split(' ').includes('-/sys/fs/bpf')))
   // It makes /sys/fs/bpf read-only, whatever else is said.
   assert.deepEqual(valuesOf('ProtectKernelTunables'), [])
