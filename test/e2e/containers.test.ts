@@ -229,6 +229,23 @@ except OSError as error:
     await waitFor(async () => (await machine.curl(ask('down'), { netns })).status === 200, 'a listener there')
   })
 
+  for (const { whose, of } of [
+    { whose: 'a listener there', of: (inner: string) => inner },
+    { whose: "the agent's own", of: () => machine.lab.netns },
+  ]) {
+    test(`${whose} that somebody destroyed comes back, and who asks from there is served`, async () => {
+      const netns = machine.lab.addNamespace()
+      assert.equal((await machine.curl(ask('whole'), { netns })).status, 200)
+      const kill = ['--kill', '--listening', '--tcp', 'src', '127.0.0.1:3080']
+      const { stderr } = await machine.lab.run('ss', kill, { netns: of(netns) })
+      assert.equal(stderr, '')
+      for (const from of [netns, machine.lab.netns]) {
+        const isServed = async () => (await machine.curl(ask('again'), { netns: from })).status === 200
+        await waitFor(isServed, 'a listener', machine.agent.output)
+      }
+    })
+  }
+
   test('many that are refused do not keep one from being served', async () => {
     const before = (await status(machine)).containers.refused.loopback_down ?? 0
     const script = `import ctypes, os, socket, time

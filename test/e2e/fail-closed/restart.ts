@@ -78,18 +78,31 @@ export interface Load {
   readonly longestGapMs: number
 }
 
-/** Runs so many clients while `action` does. */
-export async function loadDuring(machine: Machine, clients: number, action: () => Promise<void>): Promise<Load> {
-  const child = machine.lab.spawn(PYTHON, [join(import.meta.dirname, 'load.py'), String(clients)])
+/** Runs so many clients in each place while `action` does. @param places network namespaces; `undefined`: the machine's own */
+export async function loadDuring(
+  machine: Machine,
+  places: readonly (string | undefined)[],
+  clients: number,
+  action: () => Promise<void>,
+): Promise<Load[]> {
+  const ends = await Promise.all(places.map((netns) => startLoad(machine, netns, clients)))
+  await action()
+  return Promise.all(ends.map((end) => end()))
+}
+
+async function startLoad(machine: Machine, netns: string | undefined, clients: number): Promise<() => Promise<Load>> {
+  const args = [join(import.meta.dirname, 'load.py'), String(clients)]
+  const child = machine.lab.spawn(PYTHON, args, netns === undefined ? {} : { netns })
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said += text
   })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   await lines.next()
-  await action()
-  child.stdin.end()
-  const { value } = await lines.next()
-  if (value === undefined) throw new Error(`the clients ended without a word: ${said}`)
-  return JSON.parse(value) as Load
+  return async () => {
+    child.stdin.end()
+    const { value } = await lines.next()
+    if (value === undefined) throw new Error(`the clients ended without a word: ${said}`)
+    return JSON.parse(value) as Load
+  }
 }
