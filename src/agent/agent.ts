@@ -45,7 +45,7 @@ import {
 } from '../sys/network-namespace.ts'
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
-import { forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
+import { exitNow, forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
 import { acceptConnection, findOwnNetnsCookie, isListening } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
@@ -55,6 +55,7 @@ import { type ContainersEnv, createContainers } from './containers.ts'
 import { findObjection, keepControlSocket } from './control-socket.ts'
 import { limitCpu } from './cpu-quota.ts'
 import { createDirectoryWatch, type DirectoryWatch } from './directory-watch.ts'
+import { endByFault } from './end-by-fault.ts'
 import { createEventFolder } from './event-folder.ts'
 import { createFirstWord, type FirstWord } from './first-word.ts'
 import { findGap } from './health.ts'
@@ -87,8 +88,10 @@ export interface Agent {
   stop(): void
   /** Looks at the host and at what the administrator may have changed, now. */
   reload(): void
-  /** Writes buffered log lines, synchronously, before the process dies of a fault. */
-  flushLogsSync(): void
+  /** Ends the process for a fault of our own, at once. @param lastWords why, for the logs */
+  die(code: number, lastWords: string): never
+  /** Ends the process when it is done. */
+  exit(code: number): never
 }
 
 /** What the agent's own listener is called where the service manager keeps it. */
@@ -307,7 +310,16 @@ export function startAgent(config: Config, version: string): Agent {
       keeper.refresh()
       void Promise.resolve(rules.reread()).then(reloaded)
     },
-    flushLogsSync: telling.logs.flushSync,
+    die: (code, lastWords) =>
+      endByFault(code, [
+        redirection.stop,
+        // A thread that waits for a disk keeps the dead process's descriptors open: nobody shall wait at this door.
+        () => void server?.close(0),
+        redirection.release,
+        () => telling.log.error(lastWords),
+        telling.logs.flushSync,
+      ]),
+    exit: exitNow,
   }
 }
 

@@ -24,9 +24,9 @@ export interface Logs {
   tellSystem(message: string): void
   /** Entries lost so far, of each log. */
   dropped(): Readonly<Record<'agent' | 'connection' | 'system', number>>
-  /** Writes what is buffered, waiting at most `timeoutMs` for a slow disk, and closes the files. */
+  /** Writes what is buffered, waiting at most `timeoutMs` for a slow disk or reader, and closes the files. */
   close(timeoutMs: number): Promise<void>
-  /** Writes what is buffered, synchronously, when the process must end now. */
+  /** Writes what is buffered, synchronously and however long that takes, when the process must end now. */
   flushSync(): void
 }
 
@@ -79,8 +79,8 @@ export function openLogs(config: Config, writer: Writer, clock: Clock): Logs {
       system: system.dropped,
     }),
     async close(timeoutMs) {
-      await Promise.race([Promise.all(files.map((each) => each.close())), clock.sleep(timeoutMs)])
-      system.flushSync()
+      const closing = [...files.map((each) => each.close()), system.flush()]
+      await Promise.race([Promise.all(closing), clock.sleep(timeoutMs)])
     },
     flushSync() {
       for (const each of files) each.flushSync()

@@ -3,7 +3,8 @@
  * reads them.
  *
  * `process.stdout` is never touched: on a socket it is asynchronous and loses lines at exit. A bounded queue is written
- * with fs.write, which waits for a stalled reader on a worker thread, and the rest is written synchronously at the end.
+ * with fs.write, which waits for a stalled reader on a worker thread. Only when the process must end at once is the rest
+ * written synchronously.
  * Source: sd-daemon(3) for the `<N>` prefix, systemd.exec(5) for JOURNAL_STREAM.
  */
 
@@ -28,6 +29,8 @@ const RETRY_MS = 50
 const LINE_FEED = 0x0a
 
 export interface SystemLog extends LogSink {
+  /** Resolves when all that is queued was written or given up; never, while the reader is stalled. */
+  flush(): Promise<void>
   /** Writes what is queued, synchronously and as far as the reader takes it. */
   flushSync(): void
   /** Number of lines lost so far because the reader stalled. */
@@ -66,6 +69,9 @@ export function createSystemLog(threshold: Level, env: SystemLogEnv = systemLogE
   return {
     threshold,
     write: (level, message) => outputs.get(level === 'Error' ? 2 : 1)?.push(level, message),
+    flush: async () => {
+      await Promise.all([...outputs.values()].map((output) => output.flush()))
+    },
     flushSync: () => {
       for (const output of outputs.values()) output.flushSync()
     },
@@ -82,6 +88,7 @@ function createOutput(fd: number, env: SystemLogEnv) {
   let inFlight: Buffer | undefined
   /** Set while the reader is stalled and nothing is on its way. */
   let retry: NodeJS.Timeout | undefined
+  let idle = Promise.withResolvers<void>()
   let dropped = 0
   let untold = 0
 
@@ -99,7 +106,10 @@ function createOutput(fd: number, env: SystemLogEnv) {
     return Buffer.from(text, 'utf8')
   }
   const drain = () => {
-    if (inFlight === undefined && queue.length > 0) send(takeBytes())
+    if (inFlight !== undefined) return
+    if (queue.length > 0) return send(takeBytes())
+    idle.resolve()
+    idle = Promise.withResolvers()
   }
   const send = (bytes: Buffer) => {
     inFlight = bytes
@@ -126,6 +136,9 @@ function createOutput(fd: number, env: SystemLogEnv) {
       queue.push(text)
       queuedCharacters += text.length
       drain()
+    },
+    flush() {
+      return inFlight === undefined ? Promise.resolve() : idle.promise
     },
     flushSync() {
       // What is on its way on a worker thread is not written a second time; what waits to be tried again is.

@@ -19,8 +19,9 @@ const EXIT_INTERNAL = 101
 const FILE_THREADS = '16'
 
 /**
- * Runs the agent. @returns the exit code: 0 after an ordered stop, 78 for a configuration that cannot be used.
- * A fault of our own ends the process with 101, so that the service manager starts it anew.
+ * Runs the agent; the process ends with it: with 0 after an ordered stop, with 101 or by a signal after a fault of our own,
+ * so that the service manager starts it anew.
+ * @returns 78 for a configuration that cannot be used
  */
 export async function runAgent(
   kind: 'service' | 'console',
@@ -39,10 +40,8 @@ export async function runAgent(
   if (config.logFolder === '') print(1, 'The log folder is not set, skip write to GPA managed file log.\n')
   const agent = startAgent(config, version)
   const die = (error: unknown) => {
-    agent.flushLogsSync()
     const trace = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    print(2, `azure-proxy-agent: internal error: ${toSafeLine(trace)}\n`)
-    process.exit(EXIT_INTERNAL)
+    agent.die(EXIT_INTERNAL, `azure-proxy-agent: internal error: ${trace}`)
   }
   process.on('uncaughtException', die)
   process.on('unhandledRejection', die)
@@ -51,7 +50,7 @@ export async function runAgent(
   process.on('SIGHUP', agent.reload)
   if (kind === 'console') stopOnEnter(agent)
   await agent.done
-  return 0
+  return agent.exit(0)
 }
 
 /** Stops at the first line on standard input. Its end means that nobody sits there: then a signal stops the agent. */

@@ -265,6 +265,16 @@ export function sysMallocTrim(padBytes: bigint): void {
   libc().functions.malloc_trim(padBytes)
 }
 
+/** Calls alarm(2). @param seconds 0 takes an earlier one back */
+export function sysAlarm(seconds: number): void {
+  libc().functions.alarm(seconds)
+}
+
+/** Calls _exit(2), which ends all threads and does not return. */
+export function sysExit(code: number): void {
+  libc().functions._exit(code)
+}
+
 /** errno is per thread, and so is this module: a worker that imports it opens its own view. */
 function libc(): Libc {
   if (opened !== undefined) return opened
@@ -294,6 +304,8 @@ function openLibc() {
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     mallopt: { arguments: ['int32', 'int32'], return: 'int32' },
     malloc_trim: { arguments: ['uint64'], return: 'int32' },
+    alarm: { arguments: ['uint32'], return: 'uint32' },
+    _exit: { arguments: ['int32'], return: 'void' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },
     setns: { arguments: ['int32', 'int32'], return: 'int32' },
     setsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'uint32'], return: 'int32' },

@@ -2,7 +2,7 @@
 
 import { readFileSync, statSync } from 'node:fs'
 import { errnoName } from './errno.ts'
-import { allocate, sysPrctl, sysSetrlimit } from './libc.ts'
+import { allocate, sysAlarm, sysExit, sysPrctl, sysSetrlimit } from './libc.ts'
 import { SyscallError } from './syscall-error.ts'
 
 /** Source: asm-generic/resource.h; linux/prctl.h. */
@@ -33,6 +33,24 @@ export function forbidCoreDumps(): void {
   const undumpable = sysPrctl(PR_SET_DUMPABLE, 0n)
   if (undumpable < 0)
     throw processError('CORE_DUMPS_NOT_FORBIDDEN', 'prctl(PR_SET_DUMPABLE)', -undumpable, 'forbid core dumps')
+}
+
+/**
+ * Ends this process now. `process.exit` would first wait for the threads that do its file work, and one of these waits for
+ * ever where a disk hangs, or a pipe that nobody reads.
+ * Source: _exit(2); libuv documentation, uv_library_shutdown.
+ */
+export function exitNow(code: number): never {
+  sysExit(code)
+  throw new Error('the process goes on after _exit(2)')
+}
+
+/**
+ * Has the kernel end this process by SIGALRM after so many seconds, whatever it does or waits for then.
+ * Source: alarm(2).
+ */
+export function endWithin(seconds: number): void {
+  sysAlarm(seconds)
 }
 
 /**

@@ -159,6 +159,33 @@ describe('createSystemLog() with a reader that', () => {
   })
 })
 
+describe('flush()', () => {
+  test('resolves when all is written, and at once when there is nothing', async () => {
+    const { env, complete, pending } = createFakeEnv()
+    const log = createSystemLog('Info', env)
+    await log.flush()
+    for (const message of ['1', '2']) log.write('Info', message, 0)
+    let isDone = false
+    const flushed = log.flush().then(() => {
+      isDone = true
+    })
+    complete()
+    await Promise.resolve()
+    assert.deepEqual([isDone, pending.length], [false, 1])
+    complete()
+    await flushed
+  })
+
+  test('resolves when nobody reads any more', async () => {
+    const { env, fail } = createFakeEnv()
+    const log = createSystemLog('Info', env)
+    log.write('Info', '1', 0)
+    const flushed = log.flush()
+    fail('EPIPE')
+    await flushed
+  })
+})
+
 describe('flushSync()', () => {
   test('writes what is queued, and not again what is on its way', () => {
     const { env, complete, text } = createFakeEnv()

@@ -6,6 +6,7 @@ import { linkSync, mkdirSync, readdirSync, rmSync, symlinkSync, unlinkSync, writ
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { mountDisk } from './disk.ts'
 import { createMachine, type Machine, waitFor } from './machine.ts'
 
 const GOAL_STATE = 'http://168.63.129.16/machine?comp=goalstate'
@@ -99,37 +100,25 @@ test('files removed, linked to those of others, and the folder gone', async () =
 
 test('a disk that hangs: nobody waits, and nothing is lost', async () => {
   await using machine = await createMachine({ start: { agent: false } })
-  const folder = join(machine.folder, 'log')
-  const image = join(machine.folder, 'disk.img')
-  mkdirSync(folder)
-  execFileSync('truncate', ['-s', '16M', image])
-  execFileSync('mkfs.ext4', ['-q', image])
-  execFileSync('mount', ['-o', 'loop', image, folder])
-  try {
-    machine.startAgent()
-    await machine.waitUntilProvisioned()
+  using disk = mountDisk(machine, 'log')
+  machine.startAgent()
+  await machine.waitUntilProvisioned()
+  await ask(machine)
+  await waitFor(() => machine.read('log', LOG).includes('Got request'), 'the log to begin')
+  disk.freeze()
+  // Each would end after ten seconds without an answer. Some come after the first write has begun to hang.
+  for (let i = 0; i < 10; i++) {
     await ask(machine)
-    await waitFor(() => machine.read('log', LOG).includes('Got request'), 'the log to begin')
-    execFileSync('fsfreeze', ['--freeze', folder])
-    try {
-      // Each would end after ten seconds without an answer. Some come after the first write has begun to hang.
-      for (let i = 0; i < 10; i++) {
-        await ask(machine)
-        await sleep(100)
-      }
-    } finally {
-      execFileSync('fsfreeze', ['--unfreeze', folder])
-    }
-    const requests = () => machine.read('log', LOG).split(' - Got request ').length - 1
-    await waitFor(
-      () => requests() === 11,
-      'all requests to be in the log',
-      () => machine.read('log', LOG),
-    )
-    assert.equal(await lostEntries(machine), 0)
-    machine.agent.kill('SIGTERM')
-    assert.equal((await machine.agent.ended).code, 0)
-  } finally {
-    execFileSync('umount', ['--lazy', folder])
+    await sleep(100)
   }
+  disk.thaw()
+  const requests = () => machine.read('log', LOG).split(' - Got request ').length - 1
+  await waitFor(
+    () => requests() === 11,
+    'all requests to be in the log',
+    () => machine.read('log', LOG),
+  )
+  assert.equal(await lostEntries(machine), 0)
+  machine.agent.kill('SIGTERM')
+  assert.equal((await machine.agent.ended).code, 0)
 })
