@@ -1,7 +1,7 @@
 /**
  * Nobody borrows the name of another executable, whatever he does with mounts of his own.
  *
- * The rules let /usr/bin/curl read the metadata and nobody else. The impostor is a copy of it that lies elsewhere, so that
+ * The rules let /usr/bin/curl read the metadata, a copy of it that root keeps elsewhere, and nobody else. The impostor is a copy of it that lies elsewhere, so that
  * file name, arguments and requests are all the same and only the file is not. Its user, 1000, has no more than any other.
  */
 
@@ -10,13 +10,14 @@ import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import type { ChannelRules } from '../fabric/channel.ts'
 import type { RunOptions } from '../kernel/lab.ts'
 import { createMachine, type Machine, reasonForNoNamespaces, waitFor } from './machine.ts'
 
 const TARGET = realpathSync('/usr/bin/curl')
 const USER = { uid: 1000, gid: 1000 }
 
-const RULES = {
+const rulesWith = (daemon: string): ChannelRules => ({
   wireserver: { defaultAccess: 'allow', mode: 'enforce', id: 'open' },
   imds: {
     defaultAccess: 'deny',
@@ -25,11 +26,14 @@ const RULES = {
     rules: {
       privileges: [{ name: 'p', path: '/metadata' }],
       roles: [{ name: 'r', privileges: ['p'] }],
-      identities: [{ name: 'i', exePath: TARGET, processName: 'curl' }],
-      roleAssignments: [{ role: 'r', identities: ['i'] }],
+      identities: [
+        { name: 'i', exePath: TARGET, processName: 'curl' },
+        { name: 'd', exePath: daemon, processName: 'daemon' },
+      ],
+      roleAssignments: [{ role: 'r', identities: ['i', 'd'] }],
     },
   },
-} as const
+})
 
 const ASK = [
   ...['--silent', '--output', '/dev/null', '--write-out', '%{http_code}', '--max-time', '10'],
@@ -131,17 +135,26 @@ const HONEST: readonly { readonly who: string; readonly script: string; readonly
   { who: 'a user in namespaces of his own', script: inside('exec "$target" "$@"'), as: USER },
 ]
 
+/** What an upgrade does to the file of a daemon that runs. */
+const UPGRADES: readonly { readonly what: string; readonly script: string }[] = [
+  { what: 'removed', script: 'rm "$daemon"' },
+  { what: 'replaced by another', script: 'cp /usr/bin/sleep "$daemon-new"; mv "$daemon-new" "$daemon"' },
+]
+
 const noNamespaces = reasonForNoNamespaces()
 const needsNamespaces = (script: string) => (script.includes('--user') && noNamespaces) || false
 
 describe('the executable that a rule names is the file of the host', () => {
   let machine: Machine
   let folder: string
+  let daemon: string
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'apa-borrowed-'))
     layOutTree(folder)
+    mkdirSync(join(folder, 'root'), { mode: 0o755 })
+    daemon = join(folder, 'root', 'daemon')
     machine = await createMachine()
-    await machine.host.setRules(RULES)
+    await machine.host.setRules(rulesWith(daemon))
     const log = () => machine.read('log', 'ProxyAgent.log')
     await waitFor(() => log().includes("to 'curl-alone'"), 'the rules', log)
   })
@@ -151,7 +164,14 @@ describe('the executable that a rule names is the file of the host', () => {
   })
 
   const run = async (script: string, as: RunOptions, mounts = '') => {
-    const env = { ...process.env, target: TARGET, evil: join(folder, 'curl'), tree: join(folder, 'tree'), mounts }
+    const env = {
+      ...process.env,
+      target: TARGET,
+      evil: join(folder, 'curl'),
+      tree: join(folder, 'tree'),
+      daemon,
+      mounts,
+    }
     const { stdout, stderr } = await machine.lab.run('/bin/sh', ['-c', script, 'sh', ...ASK], { ...as, env })
     return stdout === '' ? stderr : stdout
   }
@@ -160,6 +180,18 @@ describe('the executable that a rule names is the file of the host', () => {
   for (const { who, script, as } of HONEST) {
     test(`${who} may ask by it`, { skip: needsNamespaces(script) }, async () => {
       assert.equal(await run(script, as), '200')
+    })
+  }
+
+  for (const { what, script } of UPGRADES) {
+    test(`a program whose file is ${what} while it runs keeps its name`, async () => {
+      copyFileSync(TARGET, daemon)
+      const before = connectionLog().length
+      const go = 'mkfifo "$daemon-go"; "$daemon" --config "$daemon-go" "$@" & exec 3>"$daemon-go"'
+      const end = 'echo silent >&3; exec 3>&-; wait; rm "$daemon-go"'
+      assert.equal(await run([go, script, end].join('; '), {}), '200')
+      const added = () => connectionLog().slice(before)
+      await waitFor(() => added().includes(`"processFullPath":"${daemon}"`), 'the claims', added)
     })
   }
 
