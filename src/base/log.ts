@@ -36,7 +36,7 @@ export interface Log {
 }
 
 /** Longest message in bytes; one request head plus four arguments fit. */
-const MAX_MESSAGE_BYTES = 16 * 1024
+export const MAX_LINE_BYTES = 16 * 1024
 
 /** Makes a logger that fans out to `sinks`. `nowMs` gives the wall clock. */
 export function createLog(sinks: readonly LogSink[], nowMs: () => number): Log {
@@ -65,7 +65,7 @@ export function createLog(sinks: readonly LogSink[], nowMs: () => number): Log {
 /** Makes one line of `message` that holds no secret, no control character and not too much. */
 export function toSafeLine(message: string): string {
   // Cut last: half a secret no longer looks like one.
-  return cutUtf8(escapeControls(redactSecrets(message)), MAX_MESSAGE_BYTES, '...')
+  return cutUtf8(escapeControls(redactSecrets(message)), MAX_LINE_BYTES, '...')
 }
 
 /** Tells whether a sink with `threshold` wants `level`. */

@@ -27,3 +27,13 @@ export function cutUtf8(text: string, maxBytes: number, mark = ''): string {
   while (end > 0 && ((bytes[end] as number) & 0xc0) === 0x80) end--
   return bytes.toString('utf8', 0, end) + mark
 }
+
+/** Takes texts from the front of a list, `maxBytes` of UTF-8 in all at most, and says how many are left out. */
+export function cutList(texts: readonly string[], maxBytes: number): readonly string[] {
+  let sizeBytes = 0
+  const end = texts.findIndex((text) => {
+    sizeBytes += Buffer.byteLength(text)
+    return sizeBytes > maxBytes
+  })
+  return end === -1 ? texts : [...texts.slice(0, end), `... ${texts.length - end} more`]
+}

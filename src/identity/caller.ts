@@ -1,6 +1,6 @@
 /** Who opened a connection: what rules are matched against, and what logs and summaries say. */
 
-import { cutUtf8 } from '../base/text.ts'
+import { cutList, cutUtf8 } from '../base/text.ts'
 
 /**
  * A caller, fixed for the life of its connection.
@@ -47,6 +47,10 @@ export const UNDEFINED_TEXT = 'undefined'
 /** A user can make cgroups with long names below his own. */
 const MAX_CGROUP_PATH_BYTES = 512
 
+/** Names of groups and the path of a program are cut so that the claims fit into a line of the log. */
+const MAX_GROUPS_BYTES = 2048
+const MAX_PATH_BYTES = 1024
+
 /** As container engines print an id; a log takes the whole of it for a secret. */
 const SHORT_ID = 12
 
@@ -55,10 +59,10 @@ export function claimsJson(caller: Caller): string {
   return JSON.stringify({
     userId: caller.uid,
     userName: caller.userName,
-    userGroups: caller.groups,
+    userGroups: cutList(caller.groups, MAX_GROUPS_BYTES),
     processId: caller.pid,
     processName: caller.processName ?? '',
-    processFullPath: caller.exePath ?? '',
+    processFullPath: cutUtf8(caller.exePath ?? '', MAX_PATH_BYTES, '...'),
     processCmdLine: caller.commandLine,
     runAsElevated: caller.elevated,
     clientIp: caller.clientAddress,

@@ -7,8 +7,10 @@
  */
 
 import { isoMs } from '../base/dates.ts'
-import { isWanted, type Level, type LogOrigin, type LogSink, toSafeLine } from '../base/log.ts'
+import { isWanted, type Level, type LogOrigin, type LogSink, MAX_LINE_BYTES, toSafeLine } from '../base/log.ts'
 import { formatLogLine, type RollingFile } from '../base/rolling-file.ts'
+import { boundedJson, type FlatRecord } from './bounded-json.ts'
+import { MAX_MESSAGE_BYTES } from './event.ts'
 import type { RequestFacts } from './request-facts.ts'
 
 export interface ConnectionLog {
@@ -18,8 +20,8 @@ export interface ConnectionLog {
   write(request: RequestFacts, level: Level, message: string): void
   /** The same for a message of our own words, numbers and guids, in which there is nothing to hide. */
   writeOwn(request: RequestFacts, level: Level, message: string): void
-  /** Writes a summary record, a JSON object, at once: it stands alone, without the ids of a request. */
-  record(json: string): void
+  /** Writes a summary record as JSON, at once: it stands alone, without the ids of a request. */
+  record(summary: FlatRecord): void
   /** Writes the lines of `request` to the file. */
   end(request: RequestFacts): void
 }
@@ -92,13 +94,13 @@ export function createConnectionLog(options: ConnectionLogOptions): ConnectionLo
     writeOwn(request, level, message) {
       if (isEnabled(level)) add(request, level, message)
     },
-    record(json) {
-      if (!isForFile('Info') && !isForSystem('Info') && !isForEvents('Info')) return
-      const safe = toSafeLine(json)
+    record(summary) {
       const epochMs = nowMs()
-      if (isForSystem('Info')) systemLog.write('Info', safe, epochMs)
-      if (isForEvents('Info')) events?.write('Info', safe, epochMs, RECORD)
-      if (isForFile('Info')) file?.write('Info', safe, epochMs)
+      if (isForEvents('Info')) events?.write('Info', boundedJson(summary, MAX_MESSAGE_BYTES), epochMs, RECORD)
+      if (!isForFile('Info') && !isForSystem('Info')) return
+      const line = boundedJson(summary, MAX_LINE_BYTES)
+      if (isForSystem('Info')) systemLog.write('Info', line, epochMs)
+      if (isForFile('Info')) file?.write('Info', line, epochMs)
     },
     end(request) {
       const group = groups.get(request)

@@ -7,6 +7,8 @@
  * room for are the last ones counted together.
  */
 
+import { cutList } from '../base/text.ts'
+
 export interface SummaryKey {
   readonly userName: string
   readonly clientAddress: string
@@ -33,6 +35,9 @@ export interface ConnectionSummary {
   /** The keys that still have counts, in no particular order. Nothing is reset. */
   read(): SummaryEntry[]
 }
+
+/** Names of groups that are shown, in bytes: a directory service may put users into hundreds. */
+export const MAX_GROUPS_BYTES = 2048
 
 const BUCKET_MS = 15 * 60 * 1000
 const MAX_AGE_MS = 4 * 60 * 60 * 1000
@@ -91,7 +96,7 @@ export function createConnectionSummary(
     return entries.get(render(ofAnybody)) ?? insert(ofAnybody, [])
   }
   const insert = (key: SummaryKey, userGroups: readonly string[]) => {
-    const entry: Entry = { key, userGroups, buckets: [] }
+    const entry: Entry = { key, userGroups: cutList(userGroups, MAX_GROUPS_BYTES), buckets: [] }
     entries.set(render(key), entry)
     keysOfUser.set(key.userName, (keysOfUser.get(key.userName) ?? 0) + 1)
     return entry

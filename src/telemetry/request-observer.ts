@@ -10,11 +10,11 @@ import { STATUS_CODES } from 'node:http'
 import { type Endpoint, findEndpoint } from '../base/endpoints.ts'
 import type { Level } from '../base/log.ts'
 import { redactSecrets } from '../base/redact.ts'
-import { cutUtf8 } from '../base/text.ts'
+import { cutList, cutUtf8 } from '../base/text.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
 import type { ConnectionLog } from './connection-log.ts'
-import type { ConnectionSummary } from './connection-summary.ts'
+import { type ConnectionSummary, MAX_GROUPS_BYTES } from './connection-summary.ts'
 import type { Denials } from './denials.ts'
 import type { ConnectionFacts, RequestFacts } from './request-facts.ts'
 import type { MeasuredEndpoint, RequestMetrics } from './request-metrics.ts'
@@ -87,6 +87,9 @@ const MAX_KIND_BYTES = 512
 /** Longest target in a record and in an audit line: tokens are asked for with some hundred bytes. */
 const MAX_TARGET_BYTES = 2048
 
+/** Longest path of an executable: who makes directories can make them deep. */
+const MAX_PATH_BYTES = 1024
+
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const
 
@@ -133,7 +136,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       clientAddress: peer.address,
       address: destination?.address ?? 'None',
       port: destination?.port ?? 0,
-      processFullPath: who.exePath ?? '',
+      processFullPath: cutUtf8(who.exePath ?? '', MAX_PATH_BYTES, '...'),
       processCmdLine: who.commandLine,
       responseStatus: withReason(status),
     }
@@ -148,7 +151,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       port: key.port,
       userId: caller?.uid ?? 0,
       userName: key.userName,
-      userGroups: who.groups,
+      userGroups: cutList(who.groups, MAX_GROUPS_BYTES),
       processFullPath: key.processFullPath,
       processCmdLine: key.processCmdLine,
       runAsElevated: caller?.elevated ?? false,
@@ -157,7 +160,7 @@ export function createRequestObserver(options: RequestObserverOptions): RequestO
       // Cut last, here as in the target: half a secret no longer looks like one.
       errorDetails: cutUtf8(redactSecrets(detail), MAX_DETAIL_BYTES),
     }
-    log.record(JSON.stringify(summary))
+    log.record(summary)
     return true
   }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { cutUtf8, escapeControls } from '../../src/base/text.ts'
+import { cutList, cutUtf8, escapeControls } from '../../src/base/text.ts'
 
 const anyText = fc.string({ unit: fc.oneof(fc.constantFrom('a', '\u00e9', '\u20ac', '\u{1f600}'), fc.string()) })
 
@@ -76,4 +76,11 @@ describe('cutUtf8()', () => {
       }),
     )
   })
+})
+
+test('cutList() leaves a list that fits, and says how many texts of another are missing', () => {
+  const texts = ['ab', '\u20ac', 'c']
+  assert.equal(cutList(texts, 6), texts)
+  assert.deepEqual(cutList(texts, 5), ['ab', '\u20ac', '... 1 more'])
+  assert.deepEqual(cutList(texts, 1), ['... 3 more'])
 })

@@ -149,7 +149,7 @@ test('write() tells telemetry the message alone, and what it is about', () => {
   assert.equal(connectionLog.isEnabled('Info'), true)
   connectionLog.write(request(12), 'Info', 'pwd=hunter2')
   connectionLog.write(request(12), 'Debug', 'not wanted')
-  connectionLog.record('{}')
+  connectionLog.record({})
   assert.deepEqual(told, [
     ['Info', 'pwd=[REDACTED]', NOW_MS, { task: 'ConnectionLogger', operation: 'proxy_server' }],
     ['Info', '{}', NOW_MS, { task: 'log_connection_summary', operation: 'proxy_server' }],
@@ -194,7 +194,7 @@ test('nothing is traced where nobody would read it', () => {
 })
 
 test('record() writes a bare JSON line at once, to the file and to the system log, as each wants Info', () => {
-  const json = '{"id":12,"url":"/x?sig=SECRET&y","processFullPath":"/tmp/\u009b\u202e"}'
+  const summary = { id: 12, url: '/x?sig=SECRET&y', processFullPath: '/tmp/\u009b\u202e' }
   for (const [fileLevel, systemLevel, files, systems] of [
     ['Info', 'Error', 1, 0],
     ['Trace', 'Info', 1, 1],
@@ -202,7 +202,7 @@ test('record() writes a bare JSON line at once, to the file and to the system lo
     ['Error', 'Error', 0, 0],
   ] as const) {
     const { file, system, log: connectionLog } = log(fileLevel, systemLevel)
-    connectionLog.record(json)
+    connectionLog.record(summary)
     assert.deepEqual([file?.appended.length, system.lines.length], [files, systems])
     for (const line of file?.appended ?? []) {
       assert.match(line, /^2026-01-02T03:04:05\.678 \[INFO\] {4}\{/)
@@ -213,5 +213,23 @@ test('record() writes a bare JSON line at once, to the file and to the system lo
       })
       assert.match(line, /\\u009b\\u202e/, 'shown, and still JSON')
     }
+  }
+})
+
+test('record() is JSON everywhere, also where there is less room', () => {
+  const told: string[] = []
+  const events: LogSink = { threshold: 'Info', write: (_, message) => void told.push(message) }
+  const { file, system } = log('Info', 'Info')
+  const connectionLog = createConnectionLog({ file, systemLog: system, nowMs: () => NOW_MS, events })
+  connectionLog.record({ id: 12, errorDetails: '"'.repeat(9000), userGroups: Array(3000).fill('"group"') })
+  const [line = ''] = file?.appended ?? []
+  const limits = [
+    [line.slice(34).trimEnd(), 16 * 1024],
+    [/^Info (.*) \d+$/.exec(system.lines[0] ?? '')?.[1] ?? '', 16 * 1024],
+    [told[0] ?? '', 4096],
+  ] as const
+  for (const [text, maxBytes] of limits) {
+    assert.ok(text.length > maxBytes / 4 && text.length <= maxBytes, `${text.length} bytes`)
+    assert.equal(JSON.parse(text).id, 12)
   }
 })

@@ -39,8 +39,8 @@ function observer(level: Level = 'Info') {
       if (isEnabled(lineLevel)) lines.push(`${lineLevel} ${request.id}[${request.connection.id}] ${message}`)
     },
     writeOwn: (request, lineLevel, message) => log.write(request, lineLevel, message),
-    record(json) {
-      if (isEnabled('Info')) lines.push(`Info ${json}`)
+    record(summary) {
+      if (isEnabled('Info')) lines.push(`Info ${JSON.stringify(summary)}`)
     },
     end: (request) => void open.delete(request),
   }
