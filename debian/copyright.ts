@@ -1,6 +1,6 @@
 /**
  * Writes debian/copyright from what is installed: `node debian/copyright.ts > debian/copyright`.
- * To be run after the lock file has changed; test/debian/copyright.test.ts tells when it was forgotten.
+ * To be run after the lock file has changed; test/debian/vendor.test.ts tells when it was forgotten.
  * Source: Debian policy, machine-readable copyright files 1.0.
  */
 
@@ -128,6 +128,11 @@ export function renderCopyright(): string {
   }
   const runtime = vendored.filter(({ name }) => RUNTIME.test(name)).map(({ file }) => `vendor/${file}`)
   const used = new Set([...byHolder.keys()].flatMap((stanza) => /License: (.*)/.exec(stanza)![1]!.split(/ or | and /)))
+  const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  const bundled = Object.keys(dependencies)
+    .sort()
+    .join(', ')
+    .replace(/, (?!.*,)/, ' and ')
   const alternatives = [...byHolder.keys()].map((stanza) => /License: (.*)/.exec(stanza)![1]!)
   return [
     `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -135,7 +140,7 @@ Upstream-Name: azure-proxy-agent
 Source: https://github.com/Azure/GuestProxyAgent
 Comment: Written by debian/copyright.ts from package-lock.json and the
  packages themselves. Inside the executable are the runtime (node-linux-*),
- undici, valibot and mri; the other packages are tools of the build.
+ ${bundled}; the other packages are tools of the build.
  /usr/share/doc/azure-proxy-agent/ has the complete texts of what is inside
  (azure-proxy-agent.LICENSES.txt) and a bill of materials.
 `,

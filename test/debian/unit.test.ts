@@ -43,8 +43,8 @@ test('the unit keeps the key out of core files and swap', () => {
   assert.deepEqual([valuesOf('LimitCORE'), valuesOf('MemorySwapMax')], [['0'], ['0']])
 })
 
-test('systemd rates the unit 3.1 or better, and knows every word in it', (t) => {
-  const ran = spawnSync('systemd-analyze', ['security', '--offline=yes', '--threshold=31', FILE], { encoding: 'utf8' })
+test('systemd rates the unit 3.0 or better, and knows every word in it', (t) => {
+  const ran = spawnSync('systemd-analyze', ['security', '--offline=yes', '--threshold=30', FILE], { encoding: 'utf8' })
   if (ran.error !== undefined) return t.skip('no systemd-analyze here')
   assert.equal(ran.status, 0, ran.stdout)
   assert.doesNotMatch(ran.stderr, /Unknown|Failed to parse|Invalid/)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
-import { toShortName } from '../../debian/copyright.ts'
+import { renderCopyright, toShortName } from '../../debian/copyright.ts'
 import { listVendored, readChangelog } from '../../debian/vendor.mjs'
 
 const ROOT = dirname(dirname(import.meta.dirname))
@@ -52,6 +52,10 @@ test('debian/copyright names every vendored package with its licence, and no oth
     [],
     'a licence without its text',
   )
+})
+
+test('debian/copyright is what debian/copyright.ts writes', () => {
+  assert.equal(read('debian', 'copyright'), renderCopyright(), 'run: node debian/copyright.ts > debian/copyright')
 })
 
 test('debian/changelog begins with the version of package.json', () => {

@@ -18,15 +18,18 @@ import { makePreviousPackage, makeReferencePackage } from './stand-ins.ts'
 
 interface Group {
   readonly name: string
-  /** Scripts of inside/, a boot each. */
-  readonly boots: readonly { readonly script: string; readonly append?: string }[]
+  /** Scripts of inside/, a boot each; `console`: what its serial console must have shown. */
+  readonly boots: readonly { readonly script: string; readonly append?: string; readonly console?: RegExp }[]
 }
 
 /** The machine has both real clients; they are kept still where the test is about the agent. `azure-host`: see prepare.sh. */
 const STILL = 'cloud-init=disabled systemd.mask=walinuxagent.service'
 
 const GROUPS: readonly Group[] = [
-  { name: 'install', boots: [{ script: 'install.sh', append: STILL }] },
+  {
+    name: 'install',
+    boots: [{ script: 'install.sh', append: STILL, console: /azure-proxy-agent_\S+ - Started proxy listener/ }],
+  },
   { name: 'fail-closed', boots: [{ script: 'fail-closed.sh', append: STILL }] },
   { name: 'upgrade', boots: [{ script: 'upgrade.sh', append: STILL }] },
   {
@@ -77,7 +80,7 @@ async function runGroup(group: Group, root: Root, files: BootOptions['files']): 
   process.stdout.write(`\n== ${group.name}\n`)
   let isGood = true
   using machine = createMachine(root)
-  for (const { script, append = '' } of group.boots) {
+  for (const { script, append = '', console = /^/ } of group.boots) {
     const boot = await machine.boot({ files, script: `. /vm/inside/${script}`, append, timeoutSeconds: 600 })
     for (const { isOk, seconds, name, detail } of boot.checks) {
       process.stdout.write(
@@ -88,7 +91,9 @@ async function runGroup(group: Group, root: Root, files: BootOptions['files']): 
     writeFileSync(log, boot.console)
     process.stdout.write(`     ${boot.seconds.toFixed(1).padStart(6)} s  the boot with ${script}\n`)
     if (!boot.isComplete) process.stdout.write(`FAIL ${script} did not come to its end: see ${log}\n`)
-    isGood &&= boot.isComplete && boot.checks.length > 0 && boot.checks.every(({ isOk }) => isOk)
+    if (!console.test(boot.console)) process.stdout.write(`FAIL the serial console does not show ${console}\n`)
+    isGood &&=
+      console.test(boot.console) && boot.isComplete && boot.checks.length > 0 && boot.checks.every(({ isOk }) => isOk)
   }
   return isGood
 }

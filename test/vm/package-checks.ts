@@ -40,6 +40,7 @@ const CONTENTS = [
   './etc/azure/proxy-agent.json',
   './lib/systemd/system/azure-proxy-agent.service',
   './usr/sbin/azure-proxy-agent',
+  ...['document', 'log', 'rules', 'test'].map((kind) => `./usr/share/azure-proxy-agent/schemas/${kind}.schema.json`),
   './usr/share/bash-completion/completions/azure-proxy-agent',
   './usr/share/lintian/overrides/azure-proxy-agent',
   './usr/share/man/man5/proxy-agent.json.5.gz',
@@ -57,11 +58,11 @@ export const PACKAGE_CHECKS: readonly PackageCheck[] = [
       }),
   },
   {
-    name: 'two builds give the same package, one with tests and one without',
+    name: 'two builds give the same package: another folder, umask, locale, time zone and number of jobs, and without tests',
     run: () =>
       inFolder((folder) => {
         const built = findDeb()
-        buildPackage(PACKAGE_FOLDER, folder, { options: 'nocheck', isBinaryOnly: true })
+        buildPackage(PACKAGE_FOLDER, folder, { options: 'nocheck', isBinaryOnly: true, isElsewhere: true })
         const hash = hashOf(findDeb(folder))
         assert.equal(hash, hashOf(built))
         return `${hash}, ${(statSync(built).size / 1e6).toFixed(1)} MB`

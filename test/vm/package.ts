@@ -76,12 +76,15 @@ export interface BuildOptions {
   readonly change?: (tree: string) => void
   /** Leaves the source package alone: only the binary package is made. */
   readonly isBinaryOnly?: boolean
+  /** Builds where much is different that must have no effect: folder, umask, locale, time zone. */
+  readonly isElsewhere?: boolean
 }
 
 /** Builds in a fresh folder from the tarballs in `tarballs`, into `output`. @throws Error when the build fails */
 export function buildPackage(tarballs: string, output: string, options: BuildOptions = {}): void {
   const { version } = readChangelog()
-  const work = mkdtempSync(join(tmpdir(), 'apa-package-'))
+  const { isElsewhere = false } = options
+  const work = mkdtempSync(join(tmpdir(), isElsewhere ? 'built-in-another-folder-' : 'apa-package-'))
   try {
     const tree = join(work, `${NAME}-${version}`)
     for (const file of readdirSync(tarballs).filter((name) => name.includes('.orig'))) {
@@ -96,14 +99,19 @@ export function buildPackage(tarballs: string, output: string, options: BuildOpt
       tree,
     ])
     options.change?.(tree)
-    const build = `ip link set lo up && exec dpkg-buildpackage -us -uc ${options.isBinaryOnly ? '-b' : ''}`
+    const build = `umask ${isElsewhere ? '077' : '022'} && ip link set lo up && exec dpkg-buildpackage -us -uc ${options.isBinaryOnly ? '-b' : ''}`
     const { PATH, HOME } = process.env
     // A builder's environment has the system's programs and no more.
     const path = PATH!
       .split(':')
       .filter((folder) => !folder.includes('node_modules'))
       .join(':')
-    const env = { PATH: path, HOME, LC_ALL: 'C.UTF-8', DEB_BUILD_OPTIONS: options.options ?? 'parallel=2' }
+    const env = {
+      PATH: path,
+      HOME,
+      ...(isElsewhere ? { LC_ALL: 'C', TZ: 'Pacific/Chatham' } : { LC_ALL: 'C.UTF-8' }),
+      DEB_BUILD_OPTIONS: options.options ?? 'parallel=2',
+    }
     run('unshare', ['--net', 'sh', '-c', build], { cwd: tree, env })
     mkdirSync(output, { recursive: true })
     for (const file of readdirSync(work).filter((name) => /\.(deb|dsc|changes|buildinfo|xz)$/.test(name))) {

@@ -20,15 +20,20 @@ for name in cli service fabric; do
 done
 tell 'systemd-analyze security' "$(systemd-analyze security $UNIT --no-pager | tail -1)"
 
-# Five seconds on hardware. Emulation is ten times slower and more, so here it is three times as long, and told.
+# How long that takes, emulated: to a listener, as clients see it; and by systemd's clock, from the end of the process to the
+# start of the next, and to ready. One of a row that nothing else disturbed must take no more than five seconds.
 recovers() {
     old=$(main_pid)
     from=$(hundredths)
     kill -9 "$old"
     within 15 sh -c ". /vm/lib.sh; [ \"\$(main_pid)\" != $old ] && listens" || return 1
     took="$took $(($(hundredths) - from))"
+    within 15 systemctl is-active -q $UNIT || return 1
+    exited=$(monotonic $UNIT ActiveExitTimestampMonotonic)
+    started="$started $((($(monotonic $UNIT ExecMainStartTimestampMonotonic) - exited) / 10000))"
+    ready="$ready $((($(monotonic $UNIT ActiveEnterTimestampMonotonic) - exited) / 10000))"
 }
-took=
+took= started= ready=
 check 'killed with SIGKILL, it listens again' recovers
 seven_times() {
     for _ in 1 2 3 4 5 6 7; do
@@ -38,6 +43,14 @@ seven_times() {
 }
 check 'and seven times in a row, more often than systemd lets a unit fail by default' seven_times
 tell 'hundredths of a second from SIGKILL to listening, emulated' "$took"
+tell 'by systemd, from the end of the process to the start of the next' "$started"
+tell 'by systemd, from the end of the process to ready' "$ready"
+in_time() {
+    quickest=$(echo "$ready" | tr ' ' '\n' | grep . | sort -n | head -1)
+    echo "$quickest hundredths"
+    [ "$quickest" -le 500 ]
+}
+check 'ready again within five seconds, by systemd' in_time
 tell 'restarts counted by systemd' "$(systemctl show --property NRestarts --value $UNIT)"
 
 no_core() {

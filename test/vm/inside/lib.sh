@@ -16,6 +16,11 @@ hundredths() {
     awk '{ printf "%d", $1 * 100 }' /proc/uptime
 }
 
+# monotonic UNIT PROPERTY: a time stamp of systemd's, in microseconds since boot
+monotonic() {
+    systemctl show --property "$2" --value "$1"
+}
+
 # result STATE SECONDS NAME DETAIL
 result() {
     printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$(printf '%s' "$4" | tr '\t\n' '  ' | cut -c 1-2000)" > $RESULTS

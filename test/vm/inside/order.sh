@@ -1,9 +1,6 @@
 # Where the unit stands in the order of a boot. Sourced.
 
 within 120 sh -c 'systemctl is-system-running | grep -E "running|degraded"'
-monotonic() {
-    systemctl show --property "$2" --value "$1"
-}
 before_network() {
     agent=$(monotonic $UNIT ActiveEnterTimestampMonotonic)
     network=$(monotonic network-pre.target ActiveEnterTimestampMonotonic)
@@ -23,4 +20,4 @@ cycles() {
 }
 check 'no ordering cycle' cycles
 tell 'systemd-analyze' "$(systemd-analyze time | head -1)"
-tell 'seconds from the start of userspace to the unit being active' "$(systemctl show -p ActiveEnterTimestampMonotonic --value $UNIT | awk '{ printf "%.1f s of uptime", $1 / 1e6 }')"
+tell 'seconds from the start of userspace to the unit being active' "$(monotonic $UNIT ActiveEnterTimestampMonotonic | awk '{ printf "%.1f s of uptime", $1 / 1e6 }')"
