@@ -41,6 +41,8 @@ export interface BootOptions {
   readonly timeoutSeconds: number
   /** More words for the kernel's command line. */
   readonly append?: string
+  /** More words for qemu: what else the machine is made of. */
+  readonly hardware?: readonly string[]
   /**
    * Emulate both processors by one thread, slower by a third. With a thread for each, programs that compile as they run now and
    * then die under the emulator of Debian 12: 3 of 40 starts of Node did, and none of 40 with one.
@@ -89,6 +91,7 @@ async function boot(root: Root, work: string, disk: string, options: BootOptions
       ...['-drive', `file=${disk},format=qcow2,if=virtio,cache=unsafe`],
       ...['-drive', `file=${payload},format=raw,if=virtio,readonly=on`],
       ...['-serial', 'stdio', '-serial', `file:${results}`],
+      ...(options.hardware ?? []),
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )

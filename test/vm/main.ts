@@ -13,16 +13,39 @@ import { type BootOptions, createMachine } from './boot.ts'
 import { buildExecutable, KERNELS, PART_NAMES, runKernel } from './kernels.ts'
 import { buildPackage, findDeb, makeTarballs, PACKAGE_FOLDER, ROOT } from './package.ts'
 import { PACKAGE_CHECKS } from './package-checks.ts'
-import { makeRoot, type Root, VM_FOLDER } from './root.ts'
+import { makeRoot, type RootOptions, VM_FOLDER } from './root.ts'
 import { makePreviousPackage, makeReferencePackage } from './stand-ins.ts'
 
 interface Group {
   readonly name: string
-  /** Scripts of inside/, a boot each; `console`: what its serial console must have shown. */
-  readonly boots: readonly { readonly script: string; readonly append?: string; readonly console?: RegExp }[]
+  /** What the machine boots from; by default Debian 12 with both real clients. */
+  readonly root?: RootOptions
+  readonly boots: readonly GroupBoot[]
 }
 
-/** The machine has both real clients; they are kept still where the test is about the agent. `azure-host`: see prepare.sh. */
+interface GroupBoot extends Pick<BootOptions, 'append' | 'hardware'> {
+  /** Of inside/. */
+  readonly script: string
+  /** What the serial console must have shown. */
+  readonly console?: RegExp
+}
+
+const DEBIAN_12: RootOptions = { suite: 'bookworm', kernel: 'linux-image-amd64', packages: ['cloud-init', 'waagent'] }
+
+/** Its cloud-init is new enough to ask for the agent by itself. */
+const DEBIAN_13: RootOptions = {
+  suite: 'trixie',
+  kernel: 'linux-image-amd64',
+  packages: ['cloud-init', 'dnsmasq-base'],
+}
+
+/** What tells a system that it is in Azure: the asset tag of the chassis. Source: cloud-init, tools/ds-identify. */
+const AZURE_HARDWARE = [
+  ...['-smbios', 'type=3,asset=7783-7084-3265-9085-8269-3286-77'],
+  ...['-uuid', '9cf81e97-0316-4ad3-94a7-8ccbdee8ccbf'],
+]
+
+/** Keeps both real clients still where the test is about the agent. `azure-host`: see prepare.sh. */
 const STILL = 'cloud-init=disabled systemd.mask=walinuxagent.service'
 
 const GROUPS: readonly Group[] = [
@@ -45,6 +68,14 @@ const GROUPS: readonly Group[] = [
     boots: [
       { script: 'prepare-clients.sh', append: STILL },
       { script: 'clients.sh', append: 'cloud-init=disabled azure-host' },
+    ],
+  },
+  {
+    name: 'cloud-init',
+    root: DEBIAN_13,
+    boots: [
+      { script: 'prepare-cloud-init.sh', append: 'cloud-init=disabled' },
+      { script: 'cloud-init.sh', append: 'azure-host', hardware: AZURE_HARDWARE },
     ],
   },
 ]
@@ -76,12 +107,17 @@ function payload(): BootOptions['files'] {
   }
 }
 
-async function runGroup(group: Group, root: Root, files: BootOptions['files']): Promise<boolean> {
+async function runGroup(group: Group, files: BootOptions['files']): Promise<boolean> {
   process.stdout.write(`\n== ${group.name}\n`)
   let isGood = true
-  using machine = createMachine(root)
-  for (const { script, append = '', console = /^/ } of group.boots) {
-    const boot = await machine.boot({ files, script: `. /vm/inside/${script}`, append, timeoutSeconds: 600 })
+  using machine = createMachine(makeRoot(group.root ?? DEBIAN_12))
+  for (const { script, console = /^/, ...machineOptions } of group.boots) {
+    const boot = await machine.boot({
+      ...machineOptions,
+      files,
+      script: `. /vm/inside/${script}`,
+      timeoutSeconds: 600,
+    })
     for (const { isOk, seconds, name, detail } of boot.checks) {
       process.stdout.write(
         `${isOk ? 'ok  ' : 'FAIL'} ${seconds.toFixed(1).padStart(6)} s  ${name}${detail && `: ${detail}`}\n`,
@@ -171,10 +207,9 @@ function tellEnd(failed: readonly string[]): number {
 
 /** @returns the names of the groups that failed */
 async function runMachines(groups: readonly Group[]): Promise<string[]> {
-  const root = makeRoot({ suite: 'bookworm', kernel: 'linux-image-amd64', packages: ['cloud-init', 'waagent'] })
   const files = payload()
   const failed: string[] = []
-  for (const group of groups) if (!(await runGroup(group, root, files))) failed.push(group.name)
+  for (const group of groups) if (!(await runGroup(group, files))) failed.push(group.name)
   return failed
 }
 

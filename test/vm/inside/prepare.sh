@@ -1,4 +1,4 @@
-# Installs the package for the next boots, and a host that comes with the network.
+# Installs the package for the next boots, and a host that comes with the network; or otherwise, where HOST_ORDER says so.
 
 check 'the package installs' dpkg -i /vm/new.deb
 mkdir -p /srv/host
@@ -13,8 +13,8 @@ cat > /etc/systemd/system/azure-host.service <<UNIT
 [Unit]
 Description=A simulated host, as the network brings it
 DefaultDependencies=no
-After=network-pre.target local-fs.target
-Before=network.target
+${HOST_ORDER:-After=network-pre.target local-fs.target
+Before=network.target}
 ConditionKernelCommandLine=azure-host
 
 [Service]
