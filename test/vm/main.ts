@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { bindCompareExchange, stripElf } from '../build/built.ts'
 import { type BootOptions, createMachine } from './boot.ts'
 import { buildExecutable, KERNELS, PART_NAMES, runKernel } from './kernels.ts'
-import { buildPackage, findDeb, makeTarballs, PACKAGE_FOLDER, ROOT } from './package.ts'
+import { buildPackage, findDeb, makeRelease, makeTarballs, PACKAGE_FOLDER, RELEASED, ROOT } from './package.ts'
 import { PACKAGE_CHECKS } from './package-checks.ts'
 import { makeRoot, type RootOptions, VM_FOLDER } from './root.ts'
 import { makePreviousPackage, makeReferencePackage } from './stand-ins.ts'
@@ -52,6 +52,13 @@ const GROUPS: readonly Group[] = [
   {
     name: 'install',
     boots: [{ script: 'install.sh', append: STILL, console: /azure-proxy-agent_\S+ - Started proxy listener/ }],
+  },
+  {
+    name: 'by-hand',
+    boots: [
+      { script: 'by-hand.sh', append: STILL },
+      { script: 'by-hand-booted.sh', append: STILL },
+    ],
   },
   { name: 'fail-closed', boots: [{ script: 'fail-closed.sh', append: STILL }] },
   { name: 'upgrade', boots: [{ script: 'upgrade.sh', append: STILL }] },
@@ -97,8 +104,13 @@ function payload(): BootOptions['files'] {
   const tree = Object.fromEntries(
     ['debian', 'test/fabric', 'node_modules/mri', 'package.json'].map((path) => [`tree/${path}`, join(ROOT, path)]),
   )
+  const release = Object.fromEntries(
+    [...Object.keys(RELEASED), 'SHA256SUMS'].map((name) => [`release/${name}`, join(PACKAGE_FOLDER, name)]),
+  )
   return {
     ...tree,
+    ...release,
+    'README.md': join(ROOT, 'README.md'),
     'tree/node_modules/.bin/node': node,
     inside: join(ROOT, 'test/vm/inside'),
     'new.deb': deb,
@@ -192,6 +204,7 @@ async function main(words: readonly string[]): Promise<number> {
   if (!words.includes('--keep-package')) {
     makeTarballs(PACKAGE_FOLDER)
     buildPackage(PACKAGE_FOLDER, PACKAGE_FOLDER)
+    makeRelease(PACKAGE_FOLDER)
   }
   const failed: string[] = []
   if (isWanted('package') && !runPackageChecks()) failed.push('package')

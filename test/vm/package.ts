@@ -19,7 +19,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { make as makeVendor, readChangelog } from '../../debian/vendor.mjs'
 
 export const ROOT = dirname(dirname(import.meta.dirname))
@@ -129,24 +129,24 @@ export function findDeb(folder = PACKAGE_FOLDER): string {
   return join(folder, found)
 }
 
-/**
- * Takes out of the package what is released beside it, for images without dpkg: executable, unit, configuration, bill of
- * materials, notices. SHA256SUMS names them all, and the packages.
- */
-function makeRelease(folder: string): void {
+const DOCS = `usr/share/doc/${NAME}`
+
+/** What is released beside the package, for images without dpkg, and where it is in there. SHA256SUMS is about all of it. */
+export const RELEASED: Readonly<Record<string, string>> = {
+  [NAME]: `usr/sbin/${NAME}`,
+  [`${NAME}.service`]: `lib/systemd/system/${NAME}.service`,
+  'proxy-agent.json': 'etc/azure/proxy-agent.json',
+  [`${NAME}.LICENSES.txt`]: `${DOCS}/${NAME}.LICENSES.txt`,
+  [`${NAME}.cdx.json`]: `${DOCS}/${NAME}.cdx.json`,
+}
+
+/** Takes the files of `RELEASED` out of the package in `folder`, and writes SHA256SUMS of them and of the packages. */
+export function makeRelease(folder: string): void {
   const tree = mkdtempSync(join(tmpdir(), 'apa-release-'))
   try {
     run('dpkg-deb', ['--extract', findDeb(folder), tree])
-    const docs = join(tree, 'usr/share/doc/azure-proxy-agent')
-    run('gzip', ['-d', join(docs, `${NAME}.LICENSES.txt.gz`), join(docs, `${NAME}.cdx.json.gz`)])
-    const files = [
-      join(tree, 'usr/sbin', NAME),
-      join(tree, 'lib/systemd/system', `${NAME}.service`),
-      join(tree, 'etc/azure/proxy-agent.json'),
-      join(docs, `${NAME}.LICENSES.txt`),
-      join(docs, `${NAME}.cdx.json`),
-    ]
-    for (const file of files) copyFileSync(file, join(folder, basename(file)))
+    run('gzip', ['-dr', join(tree, DOCS)])
+    for (const [name, path] of Object.entries(RELEASED)) copyFileSync(join(tree, path), join(folder, name))
   } finally {
     rmSync(tree, { recursive: true, force: true })
   }
