@@ -74,7 +74,7 @@ export interface BuildOptions {
   readonly options?: string
   /** Changes the unpacked source before it is built, to see what the build makes of it. */
   readonly change?: (tree: string) => void
-  /** Leaves the source package alone: only the binary package is made. */
+  /** Makes the binary package alone, from the source package that is there. */
   readonly isBinaryOnly?: boolean
   /** Builds where much is different that must have no effect: folder, umask, locale, time zone. */
   readonly isElsewhere?: boolean
@@ -87,17 +87,10 @@ export function buildPackage(tarballs: string, output: string, options: BuildOpt
   const work = mkdtempSync(join(tmpdir(), isElsewhere ? 'built-in-another-folder-' : 'apa-package-'))
   try {
     const tree = join(work, `${NAME}-${version}`)
-    for (const file of readdirSync(tarballs).filter((name) => name.includes('.orig'))) {
-      copyFileSync(join(tarballs, file), join(work, file))
-    }
-    run('tar', ['-xf', `${NAME}_${version}.orig.tar.xz`], { cwd: work })
-    run('tar', ['-xf', join('..', `${NAME}_${version}.orig-vendor.tar.xz`)], { cwd: tree })
-    run('sh', [
-      '-c',
-      'git ls-files -z --cached --others --exclude-standard debian | xargs -0 cp --parents -pt "$1"',
-      'sh',
-      tree,
-    ])
+    if (options.isBinaryOnly) {
+      const source = readdirSync(tarballs).find((name) => name.endsWith('.dsc'))
+      run('dpkg-source', ['--no-check', '--extract', join(tarballs, source ?? '*.dsc'), tree])
+    } else unpackSource(tarballs, work, tree)
     options.change?.(tree)
     const build = `umask ${isElsewhere ? '077' : '022'} && ip link set lo up && exec dpkg-buildpackage -us -uc ${options.isBinaryOnly ? '-b' : ''}`
     const { PATH, HOME } = process.env
@@ -120,6 +113,18 @@ export function buildPackage(tarballs: string, output: string, options: BuildOpt
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
+}
+
+/** Lays out what dpkg-buildpackage makes a source package of: the tarballs in `work`, and in `tree` them and debian/. */
+function unpackSource(tarballs: string, work: string, tree: string): void {
+  const { version } = readChangelog()
+  for (const file of readdirSync(tarballs).filter((name) => name.includes('.orig'))) {
+    copyFileSync(join(tarballs, file), join(work, file))
+  }
+  run('tar', ['-xf', `${NAME}_${version}.orig.tar.xz`], { cwd: work })
+  run('tar', ['-xf', join('..', `${NAME}_${version}.orig-vendor.tar.xz`)], { cwd: tree })
+  const copy = 'git ls-files -z --cached --others --exclude-standard debian | xargs -0 cp --parents -pt "$1"'
+  run('sh', ['-c', copy, 'sh', tree])
 }
 
 /** The binary package in `folder`. */
