@@ -36,6 +36,14 @@ export interface Outcome {
   readonly root: { readonly errno: number; readonly answer: string }
 }
 
+/** Of the network namespace. */
+const PORTS = '/proc/sys/net/ipv4/ip_local_port_range'
+/**
+ * Milliseconds after an answer to a packet that does not fit, in which a socket gives no other. An answer to root's first packet
+ * makes root's socket reset the half. Usually it is half a second, which an attacker can keep and an emulated machine cannot.
+ */
+const SILENCE = '/proc/sys/net/ipv4/tcp_invalid_ratelimit'
+
 /** Source: kernel net/tcp_states.h. */
 const TCP_STATES = { '01': 'ESTABLISHED', '02': 'SYN_SENT', '08': 'CLOSE_WAIT' } as const
 type TcpState = (typeof TCP_STATES)[keyof typeof TCP_STATES]
@@ -47,7 +55,10 @@ const LEAVES_AT_ONCE: ReadonlySet<Attack['script']> = new Set(['orphan.py', 'res
 export async function attack(options: Attack): Promise<Outcome> {
   const { lab, listener, listenerPort, sourcePort, caller } = options
   const isSquatted = options.script === 'squat.py'
-  const usualPorts = isSquatted ? await narrowPorts(lab, sourcePort) : undefined
+  // What the kernel chooses is the port of the half; and for as long as it takes, the half does not answer root's first packet.
+  const [setting, value] = isSquatted ? [PORTS, `${sourcePort} ${sourcePort}`] : [SILENCE, '60000']
+  const usual = (await lab.run('cat', [setting])).stdout.trim()
+  await write(lab, setting, value)
   let squatter: ChildProcessWithoutNullStreams | undefined
   listener.kill('SIGSTOP')
   try {
@@ -73,7 +84,7 @@ export async function attack(options: Attack): Promise<Outcome> {
   } finally {
     listener.kill('SIGCONT')
     squatter?.kill('SIGKILL')
-    if (usualPorts !== undefined) await setPorts(lab, usualPorts)
+    await write(lab, setting, usual)
   }
 }
 
@@ -87,17 +98,9 @@ async function nextLine(child: ChildProcessWithoutNullStreams): Promise<void> {
   throw new Error('the attacker ended without a word')
 }
 
-/** Makes the kernel choose `port` whenever it chooses, in the namespace of the lab. Answers the range there was. */
-async function narrowPorts(lab: Lab, port: number): Promise<string> {
-  const { stdout } = await lab.run('cat', ['/proc/sys/net/ipv4/ip_local_port_range'])
-  await setPorts(lab, `${port} ${port}`)
-  return stdout.trim()
-}
-
-async function setPorts(lab: Lab, range: string): Promise<void> {
-  const command = `echo ${range} > /proc/sys/net/ipv4/ip_local_port_range`
-  const { code, stderr } = await lab.run('/bin/sh', ['-c', command])
-  if (code !== 0) throw new Error(`Cannot set the range of ports: ${stderr}`)
+async function write(lab: Lab, setting: string, value: string): Promise<void> {
+  const { code, stderr } = await lab.run('/bin/sh', ['-c', `echo ${value} > ${setting}`])
+  if (code !== 0) throw new Error(`Cannot set ${setting}: ${stderr}`)
 }
 
 /** The state of the newest socket with these two ports; lines there are `sl local remote state …`, ports hexadecimal. */
