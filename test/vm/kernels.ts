@@ -6,7 +6,7 @@
 
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { type BootOptions, createMachine } from './boot.ts'
 import { ROOT } from './package.ts'
 import { makeRoot, type Root, type RootOptions, VM_FOLDER } from './root.ts'
@@ -32,6 +32,16 @@ const PARTS: Readonly<Record<string, readonly string[]>> = {
 
 export const PART_NAMES = Object.keys(PARTS)
 
+/** For `--only`: parts, and single files of them: `kernel/handshake`. */
+export const SELECTIONS: Readonly<Record<string, readonly string[]>> = {
+  ...PARTS,
+  ...Object.fromEntries(
+    Object.entries(PARTS).flatMap(([part, files]) =>
+      files.map((file) => [`${part}/${basename(file, '.test.ts')}`, [file]]),
+    ),
+  ),
+}
+
 /** Emulated, no part takes half of it. */
 const BOOT_TIMEOUT_SECONDS = 1800
 
@@ -49,7 +59,7 @@ const TREE = [
 
 /**
  * Boots a machine with that kernel for each part and prints a line for each test.
- * @param parts of `PART_NAMES`
+ * @param parts of `SELECTIONS`
  * @returns whether all passed
  */
 export async function runKernel(name: string, parts: readonly string[], runtime: string): Promise<boolean> {
@@ -67,11 +77,11 @@ export async function runKernel(name: string, parts: readonly string[], runtime:
 
 async function runPart(kernel: string, part: string, root: Root, files: BootOptions['files']): Promise<boolean> {
   process.stdout.write(`\n== kernel ${kernel}: ${part}\n`)
-  const suites = PARTS[part] as readonly string[]
+  const suites = SELECTIONS[part] as readonly string[]
   using machine = createMachine(root)
   const script = `SUITES='${suites.join(' ')}'\n. /vm/inside/kernel.sh`
   const boot = await machine.boot({ files, script, timeoutSeconds: BOOT_TIMEOUT_SECONDS, isOneThread: true })
-  const log = join(VM_FOLDER, `kernel-${kernel}-${part}.log`)
+  const log = join(VM_FOLDER, `kernel-${kernel}-${part.replace('/', '-')}.log`)
   writeFileSync(log, boot.console)
   for (const { isOk, seconds, name, detail } of boot.checks) {
     const more = detail === '' ? '' : `: ${detail}`

@@ -10,7 +10,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bindCompareExchange, stripElf } from '../build/built.ts'
 import { type BootOptions, createMachine } from './boot.ts'
-import { buildExecutable, KERNELS, PART_NAMES, runKernel } from './kernels.ts'
+import { buildExecutable, KERNELS, PART_NAMES, runKernel, SELECTIONS } from './kernels.ts'
 import { buildPackage, findDeb, makeRelease, makeTarballs, PACKAGE_FOLDER, RELEASED, ROOT } from './package.ts'
 import { PACKAGE_CHECKS } from './package-checks.ts'
 import { makeRoot, type RootOptions, VM_FOLDER } from './root.ts'
@@ -186,7 +186,7 @@ async function runKernels(kernels: readonly string[], parts: readonly string[]):
 
 async function main(words: readonly string[]): Promise<number> {
   const kernels = readRepeated(words, '--kernel', Object.keys(KERNELS))
-  const parts = readRepeated(words, '--only', PART_NAMES)
+  const parts = readRepeated(words, '--only', Object.keys(SELECTIONS))
   if (typeof kernels === 'string' || typeof parts === 'string') {
     process.stderr.write(`${typeof kernels === 'string' ? kernels : parts}\n`)
     return 2
