@@ -28,6 +28,7 @@ const LAB_PACKAGES = [
   { name: 'curl', command: 'curl' },
   { name: 'python3', command: '/usr/bin/python3' },
   { name: 'util-linux', command: 'nsenter' },
+  { name: 'libfaketime', library: 'faketime/libfaketime.so.1' },
   { name: 'binutils-x86-64-linux-gnu', command: 'x86_64-linux-gnu-objdump' },
   { name: 'binutils-aarch64-linux-gnu', command: 'aarch64-linux-gnu-objdump' },
 ]

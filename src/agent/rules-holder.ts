@@ -160,9 +160,11 @@ function idsOf(rules: AuthorizationRules): Readonly<Record<EndpointName, string>
   return { wireserver: items.wireserver?.id ?? '', imds: items.imds?.id ?? '', hostga: items.hostga?.id ?? '' }
 }
 
-/** Tells whether `snapshot` was compiled from items of this content. HostGAPlugin often has WireServer's very item. */
+/** Of items that are known: HostGAPlugin often has WireServer's very item, and a host that repeats itself sends the same. */
+const hashes = new WeakMap<AuthorizationItem, string>()
+
+/** Tells whether `snapshot` was compiled from items of this content. */
 function isInForce(items: EndpointItems, snapshot: PolicySnapshot): boolean {
-  const hashes = new Map<AuthorizationItem, string>()
   return ENDPOINTS.every((endpoint) => {
     const item = items[endpoint]
     if (item === undefined) return snapshot[endpoint] === undefined

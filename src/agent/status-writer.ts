@@ -6,7 +6,8 @@ import type { Clock } from '../base/clock.ts'
 import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { replaceFile } from '../base/private-file.ts'
-import type { StatusBoard } from '../telemetry/status.ts'
+import { renderStatus, type StatusBoard } from '../telemetry/status.ts'
+import { inTurns } from './turns.ts'
 
 export interface StatusWriter {
   /** Writes now and then every `intervalMs`, until `signal` is aborted. */
@@ -28,8 +29,10 @@ export function createStatusWriter(
   const write = async () => {
     try {
       await mkdir(directory, { recursive: true, mode: 0o750 })
-      const text = JSON.stringify(board.document(), null, 2)
-      await replaceFile(path, text, { mode: 0o640, temporaryPath: join(directory, 'status.tmp') })
+      await replaceFile(path, inTurns(renderStatus(board.document())), {
+        mode: 0o640,
+        temporaryPath: join(directory, 'status.tmp'),
+      })
       board.setMessage('monitor', `Aggregate status written to status file: ${path}`)
       lastFailure = ''
     } catch (error) {

@@ -16,3 +16,12 @@ export function createTurns(maxMs = 1): () => Promise<void> | undefined {
     )
   }
 }
+
+/** Hands on `pieces`, each made when it is its turn. */
+export async function* inTurns<Piece>(pieces: Iterable<Piece>): AsyncGenerator<Piece> {
+  const turn = createTurns()
+  for (const piece of pieces) {
+    yield piece
+    await turn()
+  }
+}

@@ -10,7 +10,7 @@ import { open, rename, unlink } from 'node:fs/promises'
  */
 export async function replaceFile(
   path: string,
-  text: string | Iterable<string>,
+  text: string | Iterable<string> | AsyncIterable<string>,
   options: { readonly mode: number; readonly isDurable?: boolean; readonly temporaryPath?: string },
 ): Promise<void> {
   const temporary = options.temporaryPath ?? `${path}.tmp`

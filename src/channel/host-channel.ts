@@ -32,6 +32,8 @@ const KEY_TARGET = '/secure-channel/key'
 
 /** Makes the calls to the host at `options.address`. */
 export function createHostChannel(options: HostChannelOptions): HostChannel {
+  /** The last status as the host wrote it and as it was read: from one poll to the next it is mostly the same. */
+  let last: { readonly text: string; readonly status: KeyStatus } | undefined
   return {
     async getStatus(signal) {
       const answer = await callHost({ method: 'GET', target: STATUS_TARGET, headers: [METADATA] }, options, signal)
@@ -43,7 +45,9 @@ export function createHostChannel(options: HostChannelOptions): HostChannel {
         )
       }
       options.onDate(answer.headers.get(DATE_HEADER), answer.headers.get('date'))
-      return parseKeyStatus(decodeBody(answer), options.rules)
+      const text = decodeBody(answer)
+      if (text !== last?.text) last = { text, status: parseKeyStatus(text, options.rules) }
+      return last.status
     },
 
     async acquireKey(signal) {

@@ -147,3 +147,24 @@ function toLine(entry: SummaryEntry): SummaryLine {
     processFullPath: entry.processFullPath,
   }
 }
+
+/** Entries of a list that are rendered at a time. */
+const ENTRIES_PER_PIECE = 50
+
+/**
+ * Renders a document as `JSON.stringify` would with an indent of two, but piece by piece: with thousands of callers in it,
+ * the whole takes longer than a request may wait.
+ */
+export function* renderStatus(document: StatusDocument): Generator<string> {
+  const { proxyConnectionSummary, failedAuthenticateSummary, ...head } = document
+  yield JSON.stringify(head, null, 2).slice(0, -'\n}'.length)
+  for (const [name, entries] of Object.entries({ proxyConnectionSummary, failedAuthenticateSummary })) {
+    yield `,\n  "${name}": [`
+    for (let at = 0; at < entries.length; at += ENTRIES_PER_PIECE) {
+      const piece = JSON.stringify(entries.slice(at, at + ENTRIES_PER_PIECE), null, 2)
+      yield (at === 0 ? '' : ',') + piece.slice('['.length, -'\n]'.length).replaceAll('\n', '\n  ')
+    }
+    yield entries.length === 0 ? ']' : '\n  ]'
+  }
+  yield '\n}'
+}

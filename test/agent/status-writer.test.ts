@@ -90,3 +90,22 @@ test('run() writes at once, then every minute, until its signal is aborted', asy
   await running
   assert.deepEqual(clock.sleeping, [])
 })
+
+test('write() lets others work between the callers it writes down', async (t) => {
+  const { writer: status, board, path } = writer(t)
+  const entry = { userName: 'x'.repeat(5000), ip: '', port: 0, processCmdLine: '', responseStatus: '', count: 1 }
+  const entries = Array.from({ length: 2000 }, () => ({ ...entry, userGroups: [], processFullPath: '' }))
+  const blank = board.document()
+  board.document = () => ({ ...blank, proxyConnectionSummary: entries })
+  let turns = 0
+  let isDone = false
+  const count = () => {
+    turns++
+    if (!isDone) setImmediate(count)
+  }
+  setImmediate(count)
+  await status.write()
+  isDone = true
+  assert.equal(JSON.parse(readFileSync(path, 'utf8')).proxyConnectionSummary.length, 2000)
+  assert.ok(turns >= 40, `${turns} turns for 40 pieces`)
+})

@@ -21,6 +21,7 @@ const BENCHES: readonly Bench[] = [
   { name: 'rules', shows: 'compiling rules, and deciding by them' },
   { name: 'attribution', shows: 'knowing who connected, from connect(2) to the caller; as root' },
   { name: 'logging', shows: 'what a request costs with the logs at Error, Info and Trace', needsBuild: true },
+  { name: 'loop', shows: 'how long the event loop is kept, with faults and large pieces of work', needsBuild: true },
   { name: 'proxy', shows: 'the executable between wrk and nginx, against direct and plain nginx', needsBuild: true },
 ]
 

@@ -31,10 +31,18 @@ export interface Sample extends LoadResult {
   readonly cpuUsPerRequest: number
 }
 
-/** A machine whose metadata service is the fast stand-in; the rest of its host is the simulated one. */
-export async function startMachine(executable: string, config: Readonly<Record<string, unknown>>): Promise<Machine> {
+/**
+ * A machine whose metadata service is the fast stand-in; the rest of its host is the simulated one.
+ * @param prepare called before the agent starts
+ */
+export async function startMachine(
+  executable: string,
+  config: Readonly<Record<string, unknown>>,
+  prepare?: (machine: Machine) => void,
+): Promise<Machine> {
   const machine = await createMachine({
     executable,
+    start: { agent: false },
     hostArguments: ['--enforce', '--imds', '127.0.0.1:3082'],
     config: {
       fileLogLevel: 'Info',
@@ -43,6 +51,9 @@ export async function startMachine(executable: string, config: Readonly<Record<s
       ...config,
     },
   })
+  prepare?.(machine)
+  machine.startAgent()
+  await machine.waitUntilProvisioned()
   await startFastHost(machine.lab, machine.folder, IMDS, processors.load)
   bindProcess(machine.agent.pid)
   const signed = await machine.curl(['-H', 'Metadata: true', `http://${IMDS}${PATHS.check}`])

@@ -83,6 +83,17 @@ describe('getStatus()', () => {
     assert.deepEqual(dates, [])
   })
 
+  test('reads a document once that the host sends again, and a changed one anew', async (t) => {
+    const changed = STATUS.replace('Wireserver', 'Disabled')
+    const answers = [STATUS, STATUS, 'no json', STATUS, changed].map((text) => rawAnswer('200 OK', text))
+    const { channel } = await setUp(t, (socket) => void socket.end(answers.shift() ?? ''))
+    const first = await channel.getStatus()
+    assert.equal(await channel.getStatus(), first)
+    await assert.rejects(channel.getStatus(), refusal('STATUS_UNREADABLE', /^Cannot read key status: /))
+    assert.equal(await channel.getStatus(), first)
+    assert.equal((await channel.getStatus()).secureChannelState, 'Disabled')
+  })
+
   test('does not follow a redirect', async (t) => {
     const { channel, server } = await setUp(t, rawAnswer('301 Moved', '', 'location: /elsewhere'))
     await assert.rejects(channel.getStatus(), refusal('HOST_CALL_FAILED', /status code: 301 Moved Permanently$/))

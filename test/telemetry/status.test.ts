@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createConnectionSummary } from '../../src/telemetry/connection-summary.ts'
-import { createStatusBoard, type ModuleName } from '../../src/telemetry/status.ts'
+import { createStatusBoard, type ModuleName, renderStatus } from '../../src/telemetry/status.ts'
 import { createFakeLog } from '../fakes/log.ts'
 
 function board() {
@@ -154,3 +154,18 @@ test('setMessage() makes control characters visible, in the document as in the a
   assert.equal(status.message('proxyServer'), shown)
   assert.equal(status.document().proxyAgentStatus.proxyListenerStatus.message, shown)
 })
+
+for (const entries of [0, 1, 49, 50, 51, 130]) {
+  test(`renderStatus() makes the same document as in one go, in short pieces, of ${entries} callers`, () => {
+    const { board: status, normal, denied } = board()
+    for (let i = 0; i < entries; i++) {
+      const key = { ...KEY, userName: `user ${i}`, processCmdLine: 'a\n"b' }
+      normal.add(key, ['a', 'b'])
+      denied.add(key, [])
+    }
+    const document = status.document()
+    const pieces = [...renderStatus(document)]
+    assert.equal(pieces.join(''), JSON.stringify(document, null, 2))
+    assert.ok(Math.max(...pieces.map((piece) => piece.split('"userName"').length - 1)) <= 50)
+  })
+}
