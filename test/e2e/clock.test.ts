@@ -90,13 +90,17 @@ test('the clock is set two days forward, then a day back, and right again', asyn
     await waitFor(async () => (await polls(machine)) >= pollsBefore + 3, 'the host to be asked further')
     // Something new to tell, so that there is an event.
     await machine.host.setRules({ wireserver: { defaultAccess: 'allow', mode: 'enforce', id: `ahead ${days}` } })
+    const lines = () => machine.read('log', 'ProxyAgent.log').split('\n')
+    const findChange = () => lines().find((line) => line.includes(`to 'ahead ${days}'`)) ?? ''
+    await waitFor(() => findChange() !== '', 'the change of rules to be in the log')
     await waitFor(async () => (await telemetryPosts(machine)) > postsBefore, 'telemetry to go on')
     await sleep(1000)
-    const lines = machine.read('log', 'ProxyAgent.log').split('\n')
-    const changed = lines.findLast((line) => line.includes(`to 'ahead ${days}'`)) ?? ''
+    const changed = findChange()
     assert.ok(Math.abs((Date.parse(`${changed.slice(0, 23)}Z`) - Date.now()) / DAY_MS - days) < 0.1, changed)
     // Two lines of memory each second; for the rest a jump says nothing, and what it sets off is not told again and again.
-    const others = lines.slice(linesBefore - 1).filter((line) => !/Current process .*memory usage/.test(line))
+    const others = lines()
+      .slice(linesBefore - 1)
+      .filter((line) => !/Current process .*memory usage/.test(line))
     assert.ok(others.length < 20, others.join('\n'))
   }
 })
