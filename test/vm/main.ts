@@ -48,11 +48,15 @@ const AZURE_HARDWARE = [
 /** Keeps both real clients still where the test is about the agent. `azure-host`: see prepare.sh. */
 const STILL = 'cloud-init=disabled systemd.mask=walinuxagent.service'
 
+const INSTALL: GroupBoot = {
+  script: 'install.sh',
+  append: STILL,
+  console: /azure-proxy-agent_\S+ - Started proxy listener/,
+}
+
 const GROUPS: readonly Group[] = [
-  {
-    name: 'install',
-    boots: [{ script: 'install.sh', append: STILL, console: /azure-proxy-agent_\S+ - Started proxy listener/ }],
-  },
+  { name: 'install', boots: [INSTALL] },
+  { name: 'install-debian-13', root: DEBIAN_13, boots: [INSTALL] },
   {
     name: 'by-hand',
     boots: [
