@@ -186,7 +186,7 @@ class RealLab implements Lab {
 }
 
 /** Lists a cgroup and those below it, the deepest first: a test may have made some and failed before it removed them. */
-function cgroupTree(path: string): string[] {
+export function cgroupTree(path: string): string[] {
   if (!existsSync(path)) return []
   const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory())
   return [...below.flatMap((entry) => cgroupTree(join(path, entry.name))), path]

@@ -106,17 +106,24 @@ async function boot(root: Root, work: string, disk: string, options: BootOptions
     child.once('error', reject)
     child.once('close', () => resolve())
   }).finally(() => clearTimeout(timer))
-  const lines = readFileSync(results, 'utf8').split(/\r?\n/).filter(Boolean)
   return {
-    checks: lines.filter((line) => line.includes('\t')).map(readCheck),
-    isComplete: lines.at(-1) === 'end',
+    ...readResults(readFileSync(results, 'utf8')),
     console,
     seconds: (performance.now() - started) / 1000,
   }
 }
 
-function makePayload(work: string, { files, script }: BootOptions): string {
-  const folder = join(work, 'payload')
+/** Reads what the functions of inside/lib.sh have written. */
+export function readResults(text: string): Pick<Boot, 'checks' | 'isComplete'> {
+  const lines = text.split(/\r?\n/).filter(Boolean)
+  return {
+    checks: lines.filter((line) => line.includes('\t')).map(readCheck),
+    isComplete: lines.at(-1) === 'end',
+  }
+}
+
+/** Puts the files and the script of a boot into `folder`, anew. */
+export function fillPayload(folder: string, { files, script }: BootOptions): void {
   rmSync(folder, { recursive: true, force: true })
   mkdirSync(folder)
   const common = join(ROOT, 'debian', 'tests', 'common.sh')
@@ -126,6 +133,11 @@ function makePayload(work: string, { files, script }: BootOptions): string {
     cpSync(source, join(folder, name), { recursive: true, dereference: true })
   }
   writeFileSync(join(folder, 'run.sh'), `. /vm/lib.sh\n${script}\nend\n`)
+}
+
+function makePayload(work: string, options: BootOptions): string {
+  const folder = join(work, 'payload')
+  fillPayload(folder, options)
   const image = join(work, 'payload.ext4')
   rmSync(image, { force: true })
   run('truncate', ['--size=1G', image])

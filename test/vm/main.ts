@@ -1,6 +1,6 @@
 /**
- * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named; or, without the
- * package, the tests of the kernel side on another kernel: `npm run test:vm -- --kernel NAME [--only PART]`.
+ * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named, with `--here` on
+ * this machine's kernel in place of an emulated machine; or, without the package, the tests of the kernel side on another kernel: `npm run test:vm -- --kernel NAME [--only PART]`.
  *
  * Builds the package and looks at it, makes a Debian root, and gives each group a machine of its own: a list of boots, each
  * with a script from inside/. Prints every check with its time; exits with 1 when one failed or a script did not come to its end.
@@ -10,6 +10,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bindCompareExchange, stripElf } from '../build/built.ts'
 import { type BootOptions, createMachine } from './boot.ts'
+import { createMachineHere } from './here.ts'
 import { buildExecutable, KERNELS, PART_NAMES, runKernel, SELECTIONS } from './kernels.ts'
 import { buildPackage, findDeb, makeRelease, makeTarballs, PACKAGE_FOLDER, RELEASED, ROOT } from './package.ts'
 import { PACKAGE_CHECKS } from './package-checks.ts'
@@ -123,10 +124,15 @@ function payload(): BootOptions['files'] {
   }
 }
 
-async function runGroup(group: Group, files: BootOptions['files']): Promise<boolean> {
+async function runGroup(group: Group, files: BootOptions['files'], isHere: boolean): Promise<boolean> {
   process.stdout.write(`\n== ${group.name}\n`)
+  if (isHere && group.boots.some(({ hardware }) => hardware !== undefined)) {
+    process.stdout.write('     not run here: it needs hardware of its own, which an emulated machine has\n')
+    return true
+  }
   let isGood = true
-  using machine = createMachine(makeRoot(group.root ?? DEBIAN_12))
+  const root = makeRoot(group.root ?? DEBIAN_12)
+  using machine = isHere ? createMachineHere(root) : createMachine(root)
   for (const { script, console = /^/, ...machineOptions } of group.boots) {
     const boot = await machine.boot({
       ...machineOptions,
@@ -139,7 +145,7 @@ async function runGroup(group: Group, files: BootOptions['files']): Promise<bool
         `${isOk ? 'ok  ' : 'FAIL'} ${seconds.toFixed(1).padStart(6)} s  ${name}${detail && `: ${detail}`}\n`,
       )
     }
-    const log = join(VM_FOLDER, `${group.name}-${script.replace('.sh', '')}.log`)
+    const log = join(VM_FOLDER, `${group.name}-${script.replace('.sh', '')}${isHere ? '-here' : ''}.log`)
     writeFileSync(log, boot.console)
     process.stdout.write(`     ${boot.seconds.toFixed(1).padStart(6)} s  the boot with ${script}\n`)
     if (!boot.isComplete) process.stdout.write(`FAIL ${script} did not come to its end: see ${log}\n`)
@@ -213,7 +219,7 @@ async function main(words: readonly string[]): Promise<number> {
   const failed: string[] = []
   if (isWanted('package') && !runPackageChecks()) failed.push('package')
   const groups = GROUPS.filter(({ name }) => isWanted(name))
-  if (groups.length > 0) failed.push(...(await runMachines(groups)))
+  if (groups.length > 0) failed.push(...(await runMachines(groups, words.includes('--here'))))
   return tellEnd(failed)
 }
 
@@ -223,10 +229,10 @@ function tellEnd(failed: readonly string[]): number {
 }
 
 /** @returns the names of the groups that failed */
-async function runMachines(groups: readonly Group[]): Promise<string[]> {
+async function runMachines(groups: readonly Group[], isHere: boolean): Promise<string[]> {
   const files = payload()
   const failed: string[] = []
-  for (const group of groups) if (!(await runGroup(group, files))) failed.push(group.name)
+  for (const group of groups) if (!(await runGroup(group, files, isHere))) failed.push(group.name)
   return failed
 }
 

@@ -25,6 +25,6 @@ not_finished() {
 check '--status says that it is not finished' not_finished
 check 'nothing failed in this boot because of it' systemctl is-active -q multi-user.target
 memory() {
-    systemctl show -p MemoryCurrent --value $UNIT | awk '{ printf "%.0f MB in its cgroup", $1 / 1e6 }'
+    systemctl show -p MemoryCurrent --value $UNIT | awk '{ printf /^[0-9]/ ? "%.0f MB in its cgroup" : "not counted by its cgroup", $1 / 1e6 }'
 }
 tell 'memory' "$(memory), $(awk '/^VmRSS/ { print $2 / 1000 " MB resident" }' "/proc/$(main_pid)/status")"

@@ -25,7 +25,7 @@ recovers() {
         within 20 told 'taken over from an earlier agent: links and maps' && kept
 }
 check 'killed with SIGKILL, it takes over what was left' recovers
-tell 'hundredths of a second from SIGKILL to taken over, emulated' "$(($(hundredths) - from))"
+tell 'hundredths of a second from SIGKILL to taken over' "$(($(hundredths) - from))"
 
 stays_shut() {
     systemctl stop $UNIT

@@ -20,7 +20,7 @@ for name in cli service fabric; do
 done
 tell 'systemd-analyze security' "$(systemd-analyze security $UNIT --no-pager | tail -1)"
 
-# How long that takes, emulated: to a listener, as clients see it; and by systemd's clock, from the end of the process to the
+# How long that takes: to a listener, as clients see it; and by systemd's clock, from the end of the process to the
 # start of the next, and to ready. One of a row that nothing else disturbed must take no more than five seconds.
 recovers() {
     old=$(main_pid)
@@ -42,7 +42,7 @@ seven_times() {
     done
 }
 check 'and seven times in a row, more often than systemd lets a unit fail by default' seven_times
-tell 'hundredths of a second from SIGKILL to listening, emulated' "$took"
+tell 'hundredths of a second from SIGKILL to listening' "$took"
 tell 'by systemd, from the end of the process to the start of the next' "$started"
 tell 'by systemd, from the end of the process to ready' "$ready"
 in_time() {

@@ -23,7 +23,7 @@ monotonic() {
 
 # result STATE SECONDS NAME DETAIL
 result() {
-    printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$(printf '%s' "$4" | tr '\t\n' '  ' | cut -c 1-2000)" > $RESULTS
+    printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$(printf '%s' "$4" | tr '\t\n' '  ' | cut -c 1-2000)" >> $RESULTS
     echo "== $1: $3 $4"
 }
 
@@ -68,5 +68,5 @@ within() {
 
 end() {
     sync
-    echo end > $RESULTS
+    echo end >> $RESULTS
 }
