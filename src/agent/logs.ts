@@ -11,6 +11,7 @@ import type { Writer } from '../telemetry/event.ts'
 import { createEventCounts, type EventCounts } from '../telemetry/event-counts.ts'
 import { EventQueue } from '../telemetry/event-queue.ts'
 import { createEventSink } from '../telemetry/event-sink.ts'
+import { limitRepeats } from './repeats.ts'
 
 export interface Logs {
   readonly agent: Log
@@ -45,7 +46,9 @@ export function openLogs(config: Config, writer: Writer, clock: Clock): Logs {
   const agentFile = file('ProxyAgent.log')
   const connectionFile = file('ProxyAgent.Connection.log')
   const files = [agentFile, connectionFile].filter((each) => each !== undefined)
-  const sinks: readonly LogSink[] = agentFile ? [system, agentFile] : [system]
+  const sinks = (agentFile ? [system, agentFile] : [system]).map(
+    (sink): LogSink => limitRepeats(sink, clock.monotonicMs),
+  )
   const quiet = createLog(sinks, clock.nowMs)
   const events = new EventQueue()
   const eventCounts = createEventCounts()
