@@ -1,6 +1,7 @@
 /**
  * Tests the package in booted machines: `npm run test:vm [-- GROUP ...]`, all groups when none is named, with `--here` on
- * this machine's kernel in place of an emulated machine; or, without the package, the tests of the kernel side on another kernel: `npm run test:vm -- --kernel NAME [--only PART]`.
+ * this machine's kernel in place of an emulated machine; or, without the package, the tests of the kernel side on another
+ * kernel: `npm run test:vm -- --kernel NAME [--only PART]`.
  *
  * Builds the package and looks at it, makes a Debian root, and gives each group a machine of its own: a list of boots, each
  * with a script from inside/. Prints every check with its time; exits with 1 when one failed or a script did not come to its end.
