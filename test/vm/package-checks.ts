@@ -47,6 +47,12 @@ const CONTENTS = [
   './usr/share/man/man8/azure-proxy-agent.8.gz',
 ]
 
+/**
+ * Said of every package without a script for another init, which could not promise what the unit does: the sandbox, and a start
+ * before the network. Not overridden, since newer versions of lintian do not know it and call the override an error.
+ */
+const NO_INIT_SCRIPT = 'I: azure-proxy-agent: package-supports-alternative-init-but-no-init.d-script'
+
 export const PACKAGE_CHECKS: readonly PackageCheck[] = [
   {
     name: 'the vendor tarball is the same when it is made again',
@@ -79,12 +85,12 @@ export const PACKAGE_CHECKS: readonly PackageCheck[] = [
       }),
   },
   {
-    name: 'lintian --pedantic -EI finds nothing',
+    name: 'lintian --pedantic -EI finds nothing, but that there is no script for another init',
     run: () => {
       const changes = findDeb().replace(/\.deb$/, '.changes')
       const found = output('lintian', '--pedantic', '-EI', '--allow-root', '--fail-on', 'none', changes)
       assert.deepEqual(
-        found.split('\n').filter((line) => /^[EWIPX]:/.test(line)),
+        found.split('\n').filter((line) => /^[EWIPX]:/.test(line) && !line.startsWith(NO_INIT_SCRIPT)),
         [],
       )
       return ''
