@@ -67,6 +67,13 @@ const GROUPS: readonly Group[] = [
     ],
   },
   { name: 'fail-closed', boots: [{ script: 'fail-closed.sh', append: STILL }] },
+  {
+    name: 'fail-closed-containers',
+    boots: [
+      { script: 'prepare.sh', append: STILL },
+      { script: 'fail-closed-containers.sh', append: `${STILL} azure-host` },
+    ],
+  },
   { name: 'upgrade', boots: [{ script: 'upgrade.sh', append: STILL }] },
   {
     name: 'boot',
