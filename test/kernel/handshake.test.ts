@@ -82,7 +82,8 @@ for (const kernel of [
     }
 
     test('a socket that ended before it took the record of another one is not connected any more', async () => {
-      await agent.ask({ do: 'stall', ms: 800 * SLOWNESS })
+      // Long enough for two clients to start, one after the other; the second gives up after five seconds.
+      await agent.ask({ do: 'stall', ms: SLOWNESS === 1 ? 800 : 3500 })
       // It is accepted alive, and reset while the listener is busy; then root takes its port.
       const reset = ['-c', sourceOf('reset.py'), '45105', '3080', REQUEST, '0.1']
       await lab.run(PYTHON, reset, NOBODY)
