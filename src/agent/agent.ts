@@ -106,7 +106,7 @@ const ACCEPT_GRACE_MS = 20
 const REQUEST_GRACE_MS = 2500
 /** For all that must end by itself then. */
 const TASK_GRACE_MS = 1000
-const LOG_GRACE_MS = 1000
+const LOG_GRACE_MS = 700
 
 /** Starts the agent. @param version three numbers, shown in logs, status and on the console. */
 export function startAgent(config: Config, version: string): Agent {
