@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { closeSync, constants, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { paramValue } from '../fabric/telemetry.ts'
 import type { RunOptions } from '../kernel/lab.ts'
 import { AGENT_UNDER_TEST, createMachine, type Machine, waitFor } from './machine.ts'
@@ -184,4 +185,30 @@ test('the serial console hears the steps of the start, telemetry hears whose the
     'poll_secure_channel_status key_keeper WARN',
   ])
     await waitFor(async () => (await told()).includes(origin), origin)
+})
+
+test('each line for the journal has its priority; without a level for events, lines are no telemetry', async () => {
+  await using machine = await createMachine({ config: { telemetryIntervalInSeconds: 1 }, start: { agent: false } })
+  // As systemd names the journal's socket in the environment of a service.
+  const script = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/1) exec "$@"'
+  const words = [AGENT_UNDER_TEST, '--config', machine.configPath]
+  const child = machine.lab.spawn('sh', ['-c', script, 'sh', ...words])
+  let text = ''
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk
+  })
+  await machine.waitUntilProvisioned()
+  await waitFor(
+    () => text.includes('Provision finished successfully'),
+    'the end of provisioning',
+    () => text,
+  )
+  for (const line of text.trimEnd().split('\n')) assert.match(line, /^<[467]>\S/)
+  assert.match(text, /^<6>Start proxy listener at /m)
+  assert.match(text, /^<4>Redirector status: /m)
+  // Three rounds of telemetry, with requests that would have something to tell.
+  const posts = async () => (await machine.host.readState()).telemetry.length
+  await machine.curl(['http://168.63.129.16/machine?comp=goalstate'], NOBODY)
+  await sleep(3500)
+  assert.equal(await posts(), 0)
 })
