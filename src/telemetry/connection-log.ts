@@ -42,6 +42,10 @@ const LAST_LINE = '------------------------ ConnectionLogger is dropped --------
 /** Lines kept for one request; a request says fewer than twenty. */
 const MAX_LINES = 100
 
+/** Messages remembered with what was made of them, and the longest of these. */
+const MAX_KNOWN = 256
+const MAX_KNOWN_LENGTH = 2048
+
 /** What a line is about that does not say it, in telemetry; and a record. */
 const COMMON: LogOrigin = { task: 'ConnectionLogger', operation: 'proxy_server' }
 const RECORD: LogOrigin = { task: 'log_connection_summary', operation: 'proxy_server' }
@@ -64,9 +68,20 @@ export function createConnectionLog(options: ConnectionLogOptions): ConnectionLo
   const isTraced = traceClock !== undefined && isForSystem('Warn')
   const isEnabled = (level: Level) => isTraced || isForFile(level) || isForSystem(level) || isForEvents(level)
 
+  /** Claims, decisions and requests are mostly those of a moment ago: to look for secrets costs more than all the rest. */
+  const known = new Map<string, string>()
+  const toSafe = (message: string) => {
+    if (message.length > MAX_KNOWN_LENGTH) return toSafeLine(message)
+    const before = known.get(message)
+    if (before !== undefined) return before
+    const safe = toSafeLine(message)
+    if (known.size >= MAX_KNOWN) known.clear()
+    known.set(message, safe)
+    return safe
+  }
   const groupOf = (request: RequestFacts) => {
-    const known = groups.get(request)
-    if (known !== undefined) return known
+    const present = groups.get(request)
+    if (present !== undefined) return present
     const group: Group = { text: '', lines: 0, trace: [] }
     groups.set(request, group)
     return group
@@ -89,7 +104,7 @@ export function createConnectionLog(options: ConnectionLogOptions): ConnectionLo
   return {
     isEnabled,
     write(request, level, message) {
-      if (isEnabled(level)) add(request, level, toSafeLine(message))
+      if (isEnabled(level)) add(request, level, toSafe(message))
     },
     writeOwn(request, level, message) {
       if (isEnabled(level)) add(request, level, message)

@@ -233,3 +233,18 @@ test('record() is JSON everywhere, also where there is less room', () => {
     assert.equal(JSON.parse(text).id, 12)
   }
 })
+
+test('write() hides the secret of a message that comes again, and of those after it', () => {
+  const { file, log: connectionLog } = log('Trace', 'Error')
+  for (let i = 0; i < 600; i++) {
+    connectionLog.write(request(i + 1), 'Trace', `GET /?sig=secret${i % 300}&x`)
+    connectionLog.write(request(i + 1), 'Trace', 'GET /?sig=secret&y')
+    connectionLog.write(request(i + 1), 'Trace', `${'x'.repeat(3000)} pwd=hunter2`)
+  }
+  const asked = request(1)
+  connectionLog.write(asked, 'Trace', 'GET /?sig=secret&y')
+  connectionLog.write(asked, 'Trace', 'GET /?sig=secret7&x')
+  connectionLog.end(asked)
+  const text = file?.appended.join('') ?? ''
+  assert.match(text, /GET \/\?sig=\[REDACTED\]&y\n.*GET \/\?sig=\[REDACTED\]&x\n/)
+})
