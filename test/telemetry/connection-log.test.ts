@@ -246,5 +246,6 @@ test('write() hides the secret of a message that comes again, and of those after
   connectionLog.write(asked, 'Trace', 'GET /?sig=secret7&x')
   connectionLog.end(asked)
   const text = file?.appended.join('') ?? ''
+  assert.doesNotMatch(text, /secret/)
   assert.match(text, /GET \/\?sig=\[REDACTED\]&y\n.*GET \/\?sig=\[REDACTED\]&x\n/)
 })
