@@ -73,6 +73,8 @@ export async function attack(options: Attack): Promise<Outcome> {
     if ((await lines.next()).value !== 'dialling') throw new Error('root did not get to dial')
     // Of root's namespace, and at once: a second later its first packet would be sent again.
     const table = readFileSync(`/proc/${root.pid}/net/tcp`, 'latin1')
+    // Who listens may have to dial as well.
+    if (isSquatted) await write(lab, setting, usual)
     listener.kill('SIGCONT')
     const answer = await lines.next()
     if (answer.done) throw new Error('root ended without a word')
