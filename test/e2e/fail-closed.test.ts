@@ -40,7 +40,7 @@ const CLIENTS = SLOWNESS === 1 ? 40 : 8
 
 const GOAL_STATE = 'http://168.63.129.16/machine?comp=goalstate'
 
-describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 120_000 * SLOWNESS }, () => {
+describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 200_000 * SLOWNESS }, () => {
   let bpffs: BpfFileSystem
   before(() => {
     bpffs = new BpfFileSystem()
