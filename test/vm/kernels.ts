@@ -60,9 +60,15 @@ const TREE = [
 /**
  * Boots a machine with that kernel for each part and prints a line for each test.
  * @param parts of `SELECTIONS`
+ * @param match of the names of tests; empty: all
  * @returns whether all passed
  */
-export async function runKernel(name: string, parts: readonly string[], runtime: string): Promise<boolean> {
+export async function runKernel(
+  name: string,
+  parts: readonly string[],
+  match: string,
+  runtime: string,
+): Promise<boolean> {
   const root = makeRoot(KERNELS[name] as RootOptions)
   const files: BootOptions['files'] = {
     ...Object.fromEntries(TREE.map((path) => [`tree/${path}`, join(ROOT, path)])),
@@ -71,15 +77,21 @@ export async function runKernel(name: string, parts: readonly string[], runtime:
     inside: join(ROOT, 'test/vm/inside'),
   }
   let isGood = true
-  for (const part of parts) isGood = (await runPart(name, part, root, files)) && isGood
+  for (const part of parts) isGood = (await runPart(name, part, match, root, files)) && isGood
   return isGood
 }
 
-async function runPart(kernel: string, part: string, root: Root, files: BootOptions['files']): Promise<boolean> {
+async function runPart(
+  kernel: string,
+  part: string,
+  match: string,
+  root: Root,
+  files: BootOptions['files'],
+): Promise<boolean> {
   process.stdout.write(`\n== kernel ${kernel}: ${part}\n`)
   const suites = SELECTIONS[part] as readonly string[]
   using machine = createMachine(root)
-  const script = `SUITES='${suites.join(' ')}'\n. /vm/inside/kernel.sh`
+  const script = `SUITES='${suites.join(' ')}' MATCH='${match}'\n. /vm/inside/kernel.sh`
   const boot = await machine.boot({ files, script, timeoutSeconds: BOOT_TIMEOUT_SECONDS, isOneThread: true })
   const log = join(VM_FOLDER, `kernel-${kernel}-${part.replace('/', '-')}.log`)
   writeFileSync(log, boot.console)

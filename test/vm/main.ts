@@ -194,11 +194,11 @@ function readRepeated(words: readonly string[], option: string, known: readonly 
   return isGood ? values : `'${option}' takes one of ${known.join(', ')}`
 }
 
-async function runKernels(kernels: readonly string[], parts: readonly string[]): Promise<number> {
+async function runKernels(kernels: readonly string[], parts: readonly string[], match: string): Promise<number> {
   buildExecutable()
   const runtime = makeRuntime()
   const failed: string[] = []
-  for (const name of kernels) if (!(await runKernel(name, parts, runtime))) failed.push(name)
+  for (const name of kernels) if (!(await runKernel(name, parts, match, runtime))) failed.push(name)
   return tellEnd(failed)
 }
 
@@ -209,7 +209,12 @@ async function main(words: readonly string[]): Promise<number> {
     process.stderr.write(`${typeof kernels === 'string' ? kernels : parts}\n`)
     return 2
   }
-  if (kernels.length > 0) return runKernels(kernels, parts.length > 0 ? parts : PART_NAMES)
+  const match = words.find((word) => word.startsWith('--match='))?.slice('--match='.length) ?? ''
+  if (match.includes("'")) {
+    process.stderr.write("'--match' takes a pattern without a quote\n")
+    return 2
+  }
+  if (kernels.length > 0) return runKernels(kernels, parts.length > 0 ? parts : PART_NAMES, match)
   const names = words.filter((word) => !word.startsWith('--'))
   const known = ['package', ...GROUPS.map(({ name }) => name)]
   const unknown = names.find((name) => !known.includes(name))
