@@ -9,7 +9,7 @@
 
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { statSync } from 'node:fs'
+import { existsSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, get, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -37,7 +37,7 @@ type Command =
   | { do: 'take'; address: string; port: number }
   | { do: 'connect'; address: string; port: number }
   | { do: 'child'; file: string; args: string[] }
-  | { do: 'stall'; ms: number }
+  | { do: 'stall'; path: string }
   | { do: 'unserve' }
   | { do: 'accepted' | 'closeListener' }
   | { do: 'readPolicy' | 'counters' | 'features' | 'attached' | 'detach' | 'self' }
@@ -45,7 +45,7 @@ type Command =
 const setup = JSON.parse(process.argv[2]!) as AgentSetup
 let taking = true
 /** How long the next connection is left alone between asking for its peer and taking its record. */
-let stallMs = 0
+let stallPath = ''
 const records = new WeakMap<Socket, Taken>()
 /** All connections since the last time somebody asked, in the order of accepting. */
 const accepted: Accepted[] = []
@@ -151,8 +151,8 @@ async function obey(command: Command): Promise<unknown> {
     case 'take':
       return redirector.takeRecord(command.address, command.port)
     case 'stall':
-      stallMs = command.ms
-      return stallMs
+      stallPath = command.path
+      return stallPath
     case 'accepted':
       return accepted.splice(0)
     case 'unserve':
@@ -184,8 +184,10 @@ async function obey(command: Command): Promise<unknown> {
 
 /** Nothing else runs in this process meanwhile, as when it is not given a processor. */
 function stall(): void {
-  if (stallMs > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, stallMs)
-  stallMs = 0
+  if (stallPath === '') return
+  writeFileSync(`${stallPath}-reached`, '')
+  while (!existsSync(stallPath)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
+  stallPath = ''
 }
 
 function fetchText(host: string, port: number): Promise<string> {

@@ -7,10 +7,14 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, connect as dial } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fdOfSocket, isConnected } from '../../src/sys/socket.ts'
-import { type Attack, attack, NOBODY, sourceOf } from '../e2e/attacks/stage.ts'
+import { type Attack, attack, NOBODY, sourceOf, stateOf } from '../e2e/attacks/stage.ts'
+import { waitFor } from '../e2e/machine.ts'
 import { type Agent, connect, PYTHON, startAgent, startHost, type ToldRecord } from './agent.ts'
 import { createLab, type Lab, reasonToSkip, SLOWNESS } from './lab.ts'
 
@@ -82,12 +86,19 @@ for (const kernel of [
     }
 
     test('a socket that ended before it took the record of another one is not connected any more', async () => {
-      // Long enough for two clients to start, one after the other; the second gives up after five seconds.
-      await agent.ask({ do: 'stall', ms: SLOWNESS === 1 ? 800 : 3500 })
+      const folder = mkdtempSync(join(tmpdir(), 'apa-stall-'))
+      chmodSync(folder, 0o755)
+      const go = join(folder, 'go')
+      await agent.ask({ do: 'stall', path: go })
       // It is accepted alive, and reset while the listener is busy; then root takes its port.
-      const reset = ['-c', sourceOf('reset.py'), '45105', '3080', REQUEST, '0.1']
+      const reset = ['-c', sourceOf('reset.py'), '45105', '3080', REQUEST, `${go}-reached`]
       await lab.run(PYTHON, reset, NOBODY)
-      await connect(lab, '169.254.169.254:80', ['source=127.0.0.1:45105'])
+      const connecting = connect(lab, '169.254.169.254:80', ['source=127.0.0.1:45105'])
+      const isConnecting = () => stateOf(readFileSync(`/proc/${agent.child.pid}/net/tcp`, 'latin1'), 45_105, 3080)
+      await waitFor(() => isConnecting() === 'ESTABLISHED', 'root to be connected')
+      writeFileSync(go, '')
+      await connecting
+      rmSync(folder, { recursive: true })
       const [dead, root] = await agent.ask<Accepted[]>({ do: 'accepted' })
       assert.deepEqual([dead?.peerPort, dead?.record?.uid, dead?.connected], [45_105, 0, false])
       // What it costs: root is not known, which is refused, and may come again.

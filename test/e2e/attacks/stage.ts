@@ -106,7 +106,7 @@ async function write(lab: Lab, setting: string, value: string): Promise<void> {
 }
 
 /** The state of the newest socket with these two ports; lines there are `sl local remote state …`, ports hexadecimal. */
-function stateOf(table: string, localPort: number, remotePort: number): TcpState | undefined {
+export function stateOf(table: string, localPort: number, remotePort: number): TcpState | undefined {
   const hex = (port: number) => `:${port.toString(16).toUpperCase().padStart(4, '0')}`
   for (const line of table.split('\n')) {
     const [, local = '', remote = '', state = ''] = line.trim().split(/\s+/)
