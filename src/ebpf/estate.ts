@@ -98,7 +98,8 @@ export class Estate implements Disposable {
       this.#folder.remove()
       return
     }
-    for (const [name, link] of links) this.#folder.pinLink(link, name)
+    // Connect programs first: a crash in between leaves the door shut, though nobody is known there.
+    for (const [name, link] of links.toReversed()) this.#folder.pinLink(link, name)
     this.#folder.removeOthers(layoutOfMaps(this.#maps!), this.#linkNames())
   }
 

@@ -104,7 +104,10 @@ async function runPart(
     `kernel ${kernel}: ${part}: ${boot.checks.length} results, ${failed} failed, ${boot.seconds.toFixed(0)} s\n`,
   )
   if (!boot.isComplete) process.stdout.write(`FAIL the script did not come to its end: see ${log}\n`)
-  return boot.isComplete && failed === 0 && boot.checks.length > suites.length
+  const isRun = (file: string) => boot.checks.some(({ name }) => name.startsWith(`${basename(file, '.test.ts')}: `))
+  const missing = suites.filter((file) => !isRun(file))
+  if (missing.length > 0) process.stdout.write(`FAIL nothing was run of ${missing.join(', ')}\n`)
+  return boot.isComplete && failed === 0 && missing.length === 0
 }
 
 /** Builds the executable. @throws Error when that fails */
