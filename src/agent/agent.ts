@@ -26,6 +26,7 @@ import { type Redirector, startRedirector } from '../ebpf/redirector.ts'
 import { cgroupsEnv, createCgroups } from '../identity/cgroup.ts'
 import { createContentHashes } from '../identity/content-hash.ts'
 import type { IdentityEnv } from '../identity/identify.ts'
+import { createKnownPrograms } from '../identity/known-programs.ts'
 import { procReader, readHostNamespaces } from '../identity/process.ts'
 import { createUserDirectory, userDirectoryEnv } from '../identity/users.ts'
 import { createBodyBudget } from '../proxy/body-budget.ts'
@@ -519,6 +520,7 @@ function buildStages(
     namespaces: readHostNamespaces(),
     cgroups: createCgroups(cgroupsEnv()),
     hashes: createContentHashes(),
+    programs: createKnownPrograms(),
     asksForHash: rules.asksForHash,
     epochMsOf: (monotonicNs) => Date.now() - Number((monotonicNowNs() - monotonicNs) / 1_000_000n),
   }

@@ -14,6 +14,7 @@ import type { Cgroups, Workload } from './cgroup.ts'
 import { renderCommandLine } from './command-line.ts'
 import type { ContentHashes } from './content-hash.ts'
 import { isRecordedLocalFile, nameExecutable } from './executable.ts'
+import type { KnownPrograms } from './known-programs.ts'
 import type { Executable, HostNamespaces, ProcessView, ProcReader } from './process.ts'
 import type { UserDirectory } from './users.ts'
 
@@ -24,6 +25,7 @@ export interface IdentityEnv {
   readonly namespaces: HostNamespaces
   readonly cgroups: Cgroups
   readonly hashes: ContentHashes
+  readonly programs: KnownPrograms<ProcessFacts>
   /** Tells whether a rule asks for the hash of an executable. */
   asksForHash(): boolean
   /** When it was that CLOCK_MONOTONIC showed `monotonicNs`, epoch milliseconds. */
@@ -35,7 +37,8 @@ export interface IdentityOptions {
   readonly containerRootIsElevated: boolean
 }
 
-interface ProcessFacts {
+/** What /proc tells of a process. */
+export interface ProcessFacts {
   readonly exePath: string | undefined
   readonly commandLine: string
   readonly doubt: string | undefined
@@ -55,7 +58,7 @@ export async function identify(
   env: IdentityEnv,
   options: IdentityOptions,
 ): Promise<Caller> {
-  const facts = readProcess(record, env)
+  const facts = findProcess(record, env)
   const [names, exeSha256] = await Promise.all([env.users.lookUp(record.uid), facts.hash])
   return {
     uid: record.uid,
@@ -100,6 +103,16 @@ function findForeignNamespaces(record: ConnectionRecord, namespaces: HostNamespa
     const machines: readonly number[] = known[kind]
     return recorded[kind] !== 0 && !machines.includes(recorded[kind]) && !machines.includes(0)
   })
+}
+
+/** The hash of an executable has a memory of its own, which looks at the file. */
+function findProcess(record: ConnectionRecord, env: IdentityEnv): ProcessFacts {
+  if (env.asksForHash()) return readProcess(record, env)
+  const known = env.programs.find(record)
+  if (known !== undefined) return known
+  const facts = readProcess(record, env)
+  if (facts.doubt === undefined) env.programs.remember(record, facts)
+  return facts
 }
 
 function readProcess(record: ConnectionRecord, env: IdentityEnv): ProcessFacts {

@@ -15,6 +15,7 @@ import { type Redirector, startRedirector } from '../../src/ebpf/redirector.ts'
 import { cgroupsEnv, createCgroups } from '../../src/identity/cgroup.ts'
 import { createContentHashes } from '../../src/identity/content-hash.ts'
 import { type IdentityEnv, identify } from '../../src/identity/identify.ts'
+import { createKnownPrograms } from '../../src/identity/known-programs.ts'
 import { procReader, readHostNamespaces } from '../../src/identity/process.ts'
 import { createUserDirectory, userDirectoryEnv } from '../../src/identity/users.ts'
 import { fdOfSocket, findNetnsCookie, isConnected } from '../../src/sys/socket.ts'
@@ -74,13 +75,28 @@ function timed(series: number[], action: () => void): void {
   series.push(Number(process.hrtime.bigint() - startNs) / 1000)
 }
 
-function identityEnv(asksForHash: boolean): IdentityEnv {
+/** What identification is asked for. */
+interface Variant {
+  readonly name: string
+  readonly asksForHash: boolean
+  /** Whether it may use what it knows of the process from a moment ago. */
+  readonly remembers: boolean
+}
+
+const VARIANTS: readonly Variant[] = [
+  { name: '', asksForHash: false, remembers: false },
+  { name: ', a rule asks for the hash, which is known', asksForHash: true, remembers: false },
+  { name: ', again within a second', asksForHash: false, remembers: true },
+]
+
+function identityEnv({ asksForHash, remembers }: Variant): IdentityEnv {
   return {
     proc: procReader,
     users: createUserDirectory(userDirectoryEnv(() => performance.now())),
     namespaces: readHostNamespaces(),
     cgroups: createCgroups(cgroupsEnv()),
     hashes: createContentHashes(),
+    programs: remembers ? createKnownPrograms() : { find: () => undefined, remember: () => undefined },
     asksForHash: () => asksForHash,
     epochMsOf: (monotonicNs) => Date.now() - Number((monotonicNowNs() - monotonicNs) / 1_000_000n),
   }
@@ -100,8 +116,10 @@ async function measure(cgroupPath: string): Promise<Row[]> {
   })
   redirector.reconcilePolicy([GUARDED])
   rows.push({ what: 'connect(2), programs, not guarded', us: await connectMany(OTHER) })
-  rows.push(...(await measureGuarded(redirector, current, false)))
-  rows.push(...(await measureGuarded(redirector, current, true)).filter(({ what }) => what.startsWith('identify')))
+  rows.push(...(await measureGuarded(redirector, current, VARIANTS[0] as Variant)))
+  for (const variant of VARIANTS.slice(1)) {
+    rows.push(...(await measureGuarded(redirector, current, variant)).filter(({ what }) => what.startsWith('identify')))
+  }
   for (const each of [server, other]) each.close()
   return rows
 }
@@ -109,9 +127,10 @@ async function measure(cgroupPath: string): Promise<Row[]> {
 async function measureGuarded(
   redirector: Redirector,
   current: { onAccept: OnAccept },
-  asksForHash: boolean,
+  variant: Variant,
 ): Promise<Row[]> {
-  const env = identityEnv(asksForHash)
+  const { asksForHash, name } = variant
+  const env = identityEnv(variant)
   const [taking, reading, known]: [number[], number[], number[]] = [[], [], []]
   current.onAccept = (socket) => {
     const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
@@ -132,12 +151,11 @@ async function measureGuarded(
   // The first hash takes as long as many connects: those that come meanwhile would be too many for one user.
   if (asksForHash) await env.hashes.hash(openSync(PYTHON, 'r'), 0, Date.now())
   const connecting = await connectMany(GUARDED)
-  const hash = asksForHash ? ', a rule asks for the hash, which is known' : ''
   return [
     { what: 'connect(2), redirected', us: connecting },
     { what: 'take the record', us: taking },
-    { what: `identify, reading /proc${hash}`, us: reading },
-    { what: `identify, to the caller${hash}`, us: known },
+    { what: `identify, at once${name}`, us: reading },
+    { what: `identify, to the caller${name}`, us: known },
   ]
 }
 

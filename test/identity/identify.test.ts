@@ -4,6 +4,7 @@ import type { ConnectionRecord } from '../../src/ebpf/records.ts'
 import type { Caller } from '../../src/identity/caller.ts'
 import { claimsJson } from '../../src/identity/caller.ts'
 import { type IdentityEnv, type IdentityOptions, identify } from '../../src/identity/identify.ts'
+import { createKnownPrograms } from '../../src/identity/known-programs.ts'
 import type { ProcReader } from '../../src/identity/process.ts'
 import {
   CGROUPS,
@@ -37,6 +38,7 @@ function environment(set: Partial<IdentityEnv> = {}): IdentityEnv {
     namespaces: NAMESPACES,
     cgroups: CGROUPS(),
     hashes: { hash: () => assert.fail('no rule asks for a hash') },
+    programs: createKnownPrograms(),
     asksForHash: () => false,
     epochMsOf: () => 0,
     ...set,
