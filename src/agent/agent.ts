@@ -47,7 +47,7 @@ import {
 import { openNotifySocket } from '../sys/notify-socket.ts'
 import { describePortHolder } from '../sys/port-holder.ts'
 import { exitNow, forbidCoreDumps, readOpenFilesLimit } from '../sys/process.ts'
-import { acceptConnection, findOwnNetnsCookie, isListening } from '../sys/socket.ts'
+import { findOwnNetnsCookie, isListening } from '../sys/socket.ts'
 import { findSocketHolders, ownSocketInodes, readTcpSockets } from '../sys/tcp-table.ts'
 import type { StatusBoard } from '../telemetry/status.ts'
 import { attribute } from './attribution.ts'
@@ -62,6 +62,7 @@ import { createFirstWord, type FirstWord } from './first-word.ts'
 import { findGap } from './health.ts'
 import { createHostLink } from './host-link.ts'
 import { keepListening } from './listener.ts'
+import { LISTENER_SOCKETS } from './listener-sockets.ts'
 import { createListenerStore } from './listener-store.ts'
 import { createLocalRulesFile } from './local-rules.ts'
 import { osName, readMachineFacts, readOsRelease } from './machine-facts.ts'
@@ -525,15 +526,15 @@ function buildStages(
     epochMsOf: (monotonicNs) => Date.now() - Number((monotonicNowNs() - monotonicNs) / 1_000_000n),
   }
   return {
-    attribute(peer, socket, netns) {
-      const attribution = attribute(peer, socket, redirection.current(), netns, env, config, {
+    attribute(peer, fd, netns) {
+      const attribution = attribute(peer, fd, redirection.current(), netns, env, config, {
         report: (message) => telling.log.error(message),
         failed: telling.metrics.notAttributed,
       })
       return attribution && { ...attribution, caller: firstWord.after(attribution.caller) }
     },
     isReady: firstWord.isHeard,
-    acceptWaiting: acceptConnection,
+    sockets: LISTENER_SOCKETS,
     decide: rules.decide,
     isExemptUpload,
     nextRequestId: telling.nextRequestId,

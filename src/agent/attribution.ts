@@ -1,12 +1,11 @@
 /** Who made a connection: the kernel's record of it, identified. */
 
-import type { Socket } from 'node:net'
 import { describeError } from '../base/errors.ts'
 import { monotonicNowNs } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
 import { type IdentityEnv, type IdentityOptions, identify } from '../identity/identify.ts'
 import type { Attribution } from '../proxy/exchange.ts'
-import { fdOfSocket, isConnected } from '../sys/socket.ts'
+import { isConnected } from '../sys/socket.ts'
 import type { AttributionFailure } from '../telemetry/request-metrics.ts'
 
 /** A record older than this belongs to a connection that never came. */
@@ -22,13 +21,14 @@ export interface AttributionEvents {
 /**
  * Takes the record of a connection just accepted and starts to find out who made it.
  * The connection must still live when its record has been taken: then the record is its own, see `isConnected`.
+ * @param fd of its socket
  * @param redirector holds the records; `undefined` while none is attached
  * @param netns of the listener that accepted it; `undefined`: our own
  * @returns `undefined` when there is no record, or it cannot be had: the connection is nobody's
  */
 export function attribute(
   peer: { readonly address: string; readonly port: number },
-  socket: Socket,
+  fd: number,
   redirector: Redirector | undefined,
   netns: bigint | undefined,
   env: IdentityEnv,
@@ -44,7 +44,7 @@ export function attribute(
     const record = redirector.takeRecord(peer.address, peer.port, netns)
     if (record === undefined) return fail('no_record')
     if (monotonicNowNs() - record.recordedAtNs > MAX_RECORD_AGE_NS) return fail('record_too_old')
-    if (!isConnected(fdOfSocket(socket))) return fail('connection_gone')
+    if (!isConnected(fd)) return fail('connection_gone')
     return { destination: record.destination, uid: record.uid, caller: identify(record, peer, env, options) }
   } catch (error) {
     events.report(`Cannot take the record of a connection: ${describeError(error)}`)

@@ -297,7 +297,7 @@ function classify(error: unknown): Refusal {
   if (error.code === 'TOO_MANY_NETNS') return 'limit'
   if (error.code === 'NETNS_LOOPBACK_DOWN') return 'loopback_down'
   if (error.code === 'NETNS_NOT_OPENED' || error.code === 'NETNS_IS_ANOTHER') return 'not_found'
-  return error.code === 'NETNS_LISTEN_FAILED' && error.facts.errno === 'EADDRINUSE' ? 'port_taken' : 'error'
+  return error.code === 'LISTEN_REFUSED' && error.facts.errno === 'EADDRINUSE' ? 'port_taken' : 'error'
 }
 
 const REFUSED: Readonly<Record<Exclude<Refusal, 'not_found'>, (error: unknown) => string>> = {

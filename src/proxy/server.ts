@@ -5,9 +5,11 @@
  * else's.
  */
 
-import { createServer, type Server, Socket } from 'node:net'
+import { Socket } from 'node:net'
+import { getSystemErrorName } from 'node:util'
 import { AgentError, describeErrno } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
+import { type ListenerSockets, type Peer, startAccepting } from './acceptor.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
 import { type ConnectionLimits, ServerConnection, type Turn } from './http1/server-connection.ts'
 import { handleRequest } from './pipeline.ts'
@@ -20,7 +22,7 @@ export interface ProxyServer {
    * @param inherited its descriptor, ours from then on; whoever waits in its queue is served
    * @throws AgentError `LISTEN_FAILED` with the system's code in its facts
    */
-  listen(address: string, port: number, inherited?: number): Promise<void>
+  listen(address: string, port: number, inherited?: number): void
   /**
    * Accepts connections on another socket that listens, in another network namespace. They count among all others.
    * @param fd is owned by the server from now on
@@ -65,17 +67,14 @@ export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
   stallTimeoutMs: 300_000,
 }
 
-const LISTENER_OPTIONS = {
-  // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
-  allowHalfOpen: true,
-  noDelay: true,
-} as const
-
 /** Connections that may wait to be accepted. */
 export const BACKLOG = 4096
 
-/** How many are accepted when the kernel tells of one. Each takes some system calls to know who it is. */
-const MAX_ACCEPTED_AT_ONCE = 128
+/**
+ * Where all connections are read into: what arrives is handed on within the call, and who keeps of it copies it. 64 KiB is
+ * what one read of the kernel takes at most.
+ */
+const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
 
 /** How often the time limits of connections are looked at. */
 const CHECK_INTERVAL_MS = 1000
@@ -92,7 +91,9 @@ export function createProxyServer(
   let isClosing = false
   /** The last connection has ended, after the end of the listeners. */
   const emptied = Promise.withResolvers<void>()
-  const adopted = new Set<Server>()
+  const closed = Promise.withResolvers<void>()
+  /** Descriptor of the socket that `listen` has bound. */
+  let main: number | undefined
 
   /** Counts a connection among those of its user, and closes one that is too much. Root has no share: there is a reserve. */
   const takeShare = (socket: Socket, uid: number | undefined) => {
@@ -113,24 +114,32 @@ export function createProxyServer(
     handleRequest({ connection, turn, method, rawTarget, target, isExempt, id: 0, startedAtMs }, stages)
   }
 
-  const accept = (socket: Socket, netns: bigint | undefined) => {
+  const accept = (fd: number, peer: Peer | undefined, netns: bigint | undefined) => {
     if (open.size >= options.maxConnections) {
       stages.observer.listenerFailed(`${options.maxConnections} connections are open, no more fit`)
-      socket.destroy()
-      return
+      return stages.sockets.close(fd)
     }
     const id = ++lastConnectionId
-    const { remoteAddress: address, remotePort: port = 0 } = socket
-    if (address === undefined) {
+    if (peer === undefined) {
       // The client has reset it before we came to accept it: there is nobody to answer, and no source to look up.
-      const facts = openConnection(id, { address: '', port }, undefined)
+      const facts = openConnection(id, { address: '', port: 0 }, undefined)
       stages.observer.dismissed(facts, undefined, 'Closed a connection: its client had left already')
-      socket.destroy()
-      return
+      return stages.sockets.close(fd)
     }
-    const peer = { address, port }
-    const attribution = stages.attribute(peer, socket, netns)
+    const attribution = stages.attribute(peer, fd, netns)
     const facts = openConnection(id, peer, attribution)
+    const socket: Socket = new Socket({
+      fd,
+      // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
+      allowHalfOpen: true,
+      onread: {
+        buffer: READ_BUFFER,
+        callback(length) {
+          connection.take(READ_BUFFER.subarray(0, length))
+          return true
+        },
+      },
+    })
     const connection = new ServerConnection(socket, options, monotonicMs, {
       onRequest: (turn) => serve(facts, turn),
       onRefused: (status, detail) =>
@@ -146,100 +155,83 @@ export function createProxyServer(
     takeShare(socket, attribution?.uid)
     if (isClosing) connection.finish()
   }
-  /**
-   * Takes connections that wait behind one that was accepted. The event loop takes one a round, in the order in which they
-   * came: whoever has opened many, and makes rounds long, would make all others wait for as many rounds.
-   */
-  const acceptWaiting = (listener: Server, netns: bigint | undefined) => {
-    for (let left = MAX_ACCEPTED_AT_ONCE; left > 0; left--) {
-      const descriptor = descriptorOf(listener)
-      const fd = descriptor === undefined ? undefined : stages.acceptWaiting(descriptor)
-      if (fd === undefined) return
-      const socket = new Socket({ fd, allowHalfOpen: LISTENER_OPTIONS.allowHalfOpen })
-      accept(socket.setNoDelay(LISTENER_OPTIONS.noDelay), netns)
+
+  /** Sockets that listen, by descriptor; each closes with its entry. */
+  const listeners = new Map<number, Disposable>()
+  const close = (fd: number) => {
+    const accepting = listeners.get(fd)
+    if (accepting === undefined) return
+    listeners.delete(fd)
+    accepting[Symbol.dispose]()
+    stages.sockets.close(fd)
+    if (fd !== main) return
+    main = undefined
+    clearInterval(timer)
+    closed.resolve()
+  }
+  /** @throws when the runtime cannot watch it; it is closed then */
+  const startListening = (fd: number, netns: bigint | undefined) => {
+    try {
+      const accepting = startAccepting(fd, stages.sockets, {
+        onConnection: (connected, peer) => accept(connected, peer, netns),
+        // A connection that cannot be accepted must not end the agent.
+        onRefused: (errno) => stages.observer.listenerFailed(describeErrno(errno)),
+        onLost: () => close(fd),
+      })
+      listeners.set(fd, accepting)
+    } catch (error) {
+      stages.sockets.close(fd)
+      throw error
     }
   }
-  const createListener = (netns?: bigint) => {
-    const listener = createServer(LISTENER_OPTIONS, (socket) => {
-      accept(socket, netns)
-      acceptWaiting(listener, netns)
-    })
-    return listener
-  }
-  const server = createListener()
-  // A connection that cannot be accepted, for want of memory or descriptors, must not end the agent.
-  const onError = (error: Error) => stages.observer.listenerFailed(error.message)
 
   const intervalMs = Math.min(CHECK_INTERVAL_MS, options.headTimeoutMs / 4, options.idleTimeoutMs / 4)
   const timer = setInterval(() => {
     const nowMs = monotonicMs()
     for (const { connection } of open.values()) connection.expire(nowMs)
-  }, intervalMs).unref()
-  server.once('close', () => clearInterval(timer))
+  }, intervalMs)
+  timer.unref()
 
   return {
-    async listen(address, port, inherited) {
-      await listen(server, address, port, inherited)
-      server.on('error', onError)
+    listen(address, port, inherited) {
+      const fd = inherited ?? stages.sockets.listen(address, port, BACKLOG)
+      if (fd < 0) {
+        const message = `IO error: Failed to bind TcpListener '${address}:${port}': ${describeErrno(fd)}`
+        throw new AgentError('LISTEN_FAILED', message, { errno: getSystemErrorName(fd) })
+      }
+      if (inherited !== undefined) checkInherited(fd, stages.sockets, address, port)
+      startListening(fd, undefined)
+      main = fd
+      // From now on this keeps the process alive.
+      timer.ref()
     },
     adopt(fd, netns) {
-      const listener = createListener(netns)
-      adopted.add(listener)
-      listener.once('close', () => adopted.delete(listener))
-      listener.on('error', onError)
-      listener.listen({ fd, backlog: BACKLOG })
-      return { [Symbol.dispose]: () => void listener.close() }
+      startListening(fd, netns)
+      return { [Symbol.dispose]: () => close(fd) }
     },
-    descriptor: () => descriptorOf(server),
+    descriptor: () => main,
     openConnections: () => open.size,
-    closed: new Promise((resolve) => server.once('close', resolve)),
+    closed: closed.promise,
     async close(graceMs) {
       isClosing = true
-      if (!server.listening) return
-      const closing = [server, ...adopted].map(
-        (listener) => new Promise<void>((resolve) => void listener.close(() => resolve())),
-      )
+      if (main === undefined && open.size === 0) return
+      for (const fd of [...listeners.keys()]) close(fd)
       if (open.size === 0) emptied.resolve()
       for (const { connection } of open.values()) connection.finish()
       const cut = setTimeout(() => {
         for (const socket of open.keys()) socket.destroy()
       }, graceMs)
-      await Promise.all([...closing, emptied.promise])
+      await emptied.promise
       clearTimeout(cut)
     },
   }
 }
 
-/** Node keeps it in a private handle. */
-function descriptorOf(server: Server): number | undefined {
-  return (server as unknown as { _handle?: { fd?: number } })._handle?.fd
-}
-
-function listen(server: Server, address: string, port: number, inherited: number | undefined): Promise<void> {
-  const source = inherited === undefined ? { host: address, port, exclusive: true } : { fd: inherited }
-  return new Promise((resolve, reject) => {
-    const onError = (error: NodeJS.ErrnoException) => {
-      server.off('listening', onListening)
-      reject(
-        new AgentError(
-          'LISTEN_FAILED',
-          `IO error: Failed to bind TcpListener '${address}:${port}': ${error.errno === undefined ? error.message : describeErrno(error.errno)}`,
-          { errno: error.code },
-        ),
-      )
-    }
-    const onListening = () => {
-      server.off('error', onError)
-      const bound = server.address()
-      const where = typeof bound === 'object' && bound !== null ? `${bound.address}:${bound.port}` : String(bound)
-      if (inherited === undefined || where === `${address}:${port}`) return resolve()
-      server.close()
-      reject(
-        new AgentError('LISTEN_FAILED', `The listener that was handed over is at ${where}, not ${address}:${port}`),
-      )
-    }
-    server.once('error', onError)
-    server.once('listening', onListening)
-    server.listen({ ...source, backlog: BACKLOG })
-  })
+/** @throws AgentError `LISTEN_FAILED` when a descriptor that was handed over, closed then, is not the listener that is wanted */
+function checkInherited(fd: number, sockets: ListenerSockets, address: string, port: number): void {
+  const bound = sockets.boundTo(fd)
+  if (bound.address === address && bound.port === port) return
+  sockets.close(fd)
+  const message = `The listener that was handed over is at ${bound.address}:${bound.port}, not ${address}:${port}`
+  throw new AgentError('LISTEN_FAILED', message)
 }

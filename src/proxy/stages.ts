@@ -1,11 +1,11 @@
 /** The stages a request passes through that are not the proxy's own: they arrive as arguments. */
 
-import type { Socket } from 'node:net'
 import type { Endpoint } from '../base/endpoints.ts'
 import type { SignableRequest } from '../channel/sign.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
 import type { RequestObserver } from '../telemetry/request-observer.ts'
+import type { ListenerSockets } from './acceptor.ts'
 import type { BodyBudget } from './body-budget.ts'
 import type { Attribution } from './exchange.ts'
 import type { HostClient } from './host-client.ts'
@@ -13,19 +13,14 @@ import type { HostClient } from './host-client.ts'
 export interface ProxyStages {
   /**
    * Takes the record of a connection just accepted. Must be called at once, before the first request is read.
+   * @param fd of its socket
    * @param netns network namespace of the listener, where it is not the agent's own
    */
   attribute(
     peer: { readonly address: string; readonly port: number },
-    socket: Socket,
+    fd: number,
     netns: bigint | undefined,
   ): Attribution | undefined
-  /**
-   * Accepts one more connection that waits at a listener.
-   * @param listener its descriptor
-   * @returns the connection's descriptor, the caller's from then on; `undefined` when none waits
-   */
-  acceptWaiting(listener: number): number | undefined
   /** Decides with the rules current now. @throws when they cannot be had. */
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
   /** Tells whether the host has said yet who may what. */
@@ -49,6 +44,7 @@ export interface ProxyStages {
   provision(query: ProvisionQuery): { readonly finished: boolean; readonly errorMessage: string }
   /** The status document as JSON text. */
   statusJson(): string
+  readonly sockets: ListenerSockets
   readonly hostClient: HostClient
   readonly bodyBudget: BodyBudget
   readonly observer: RequestObserver

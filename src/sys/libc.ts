@@ -43,6 +43,9 @@ export function allocate(sizeBytes: number): Buffer<ArrayBuffer> {
   return Buffer.from(new ArrayBuffer(sizeBytes))
 }
 
+/** A `socklen_t` that goes in and comes out. No call is made while another is. */
+const LENGTH = allocate(4)
+
 /** Tells the address of `memory`. The caller keeps `memory` reachable for as long as the address is used. */
 export function addressOf(memory: Uint8Array): bigint {
   return getRawPointer(memory)
@@ -68,9 +71,16 @@ export function sysBpf(command: number, attr: Buffer, keep: readonly Uint8Array[
 /** Calls getsockopt(2): fills `value`, whose length is the expected one. Answers 0 or `-errno`. */
 export function sysGetsockopt(fd: number, level: number, option: number, value: Buffer): number {
   const { functions, errno } = libc()
-  const length = allocate(4)
-  length.writeUInt32LE(value.length)
-  const result = functions.getsockopt(fd, level, option, value, length)
+  LENGTH.writeUInt32LE(value.length)
+  const result = functions.getsockopt(fd, level, option, value, LENGTH)
+  return result === -1 ? -errno[0]! : result
+}
+
+/** Calls getsockname(2): fills `address`. Answers 0 or `-errno`. */
+export function sysGetsockname(fd: number, address: Buffer): number {
+  const { functions, errno } = libc()
+  LENGTH.writeUInt32LE(address.length)
+  const result = functions.getsockname(fd, address, LENGTH)
   return result === -1 ? -errno[0]! : result
 }
 
@@ -81,10 +91,11 @@ export function sysSocket(family: number, type: number, protocol: number): numbe
   return result === -1 ? -errno[0]! : result
 }
 
-/** Calls accept4(2) without asking for the peer's address. Answers a file descriptor or `-errno`. */
-export function sysAccept4(fd: number, flags: number): number {
+/** Calls accept4(2): fills `peer` with the peer's address. Answers a file descriptor or `-errno`. */
+export function sysAccept4(fd: number, peer: Buffer, flags: number): number {
   const { functions, errno } = libc()
-  const result = functions.accept4(fd, 0n, 0n, flags)
+  LENGTH.writeUInt32LE(peer.length)
+  const result = functions.accept4(fd, peer, LENGTH, flags)
   return result === -1 ? -errno[0]! : result
 }
 
@@ -294,7 +305,8 @@ function openLibc() {
     syscall: { arguments: ['int32', 'int32', 'buffer', 'uint32'], return: 'int32' },
     getsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'buffer'], return: 'int32' },
     socket: { arguments: ['int32', 'int32', 'int32'], return: 'int32' },
-    accept4: { arguments: ['int32', 'uint64', 'uint64', 'int32'], return: 'int32' },
+    getsockname: { arguments: ['int32', 'buffer', 'buffer'], return: 'int32' },
+    accept4: { arguments: ['int32', 'buffer', 'buffer', 'int32'], return: 'int32' },
     connect: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
     send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },
     recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int32' },

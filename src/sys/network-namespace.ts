@@ -13,11 +13,12 @@ import { fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { AgentError } from '../base/errors.ts'
 import { EPERM, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
-import { allocate, sysBind, sysIoctl, sysListen, sysSetns, sysSetsockopt, sysSocket } from './libc.ts'
-import { AF_INET, inetAddress, isListening, readNetnsCookie, SOCK_CLOEXEC, SOL_SOCKET } from './socket.ts'
+import { allocate, sysIoctl, sysSetns } from './libc.ts'
+import { isListening, readNetnsCookie } from './socket.ts'
 import { SyscallError } from './syscall-error.ts'
+import { bindAndListen, openTcpSocket } from './tcp-listener.ts'
 
-/** Source: linux/sched.h, linux/nsfs.h, linux/sockios.h, net/if.h, asm-generic/socket.h. */
+/** Source: linux/sched.h, linux/nsfs.h, linux/sockios.h, net/if.h. */
 const CLONE_NEWNET = 0x4000_0000
 const NS_GET_USERNS = 0xb701
 const NS_GET_OWNER_UID = 0xb704
@@ -26,8 +27,6 @@ const SIOCGSKNS = 0x894c
 const IFF_UP = 1
 const IFNAMSIZ = 16
 const IFREQ_BYTES = 40
-const SO_REUSEADDR = 2
-const SOCK_STREAM = 1
 
 /** A network namespace, held: it lives as long as the descriptor. */
 export interface NetworkNamespace extends Disposable {
@@ -40,7 +39,7 @@ export interface NetworkNamespace extends Disposable {
    * @param addressBytes 4 bytes in network order
    * @param port host byte order
    * @param expectedCookie of the namespace that is meant; before anything is bound it is compared
-   * @throws SyscallError code NETNS_NOT_ENTERED or NETNS_LISTEN_FAILED; AgentError code NETNS_IS_ANOTHER or NETNS_LOOPBACK_DOWN
+   * @throws SyscallError code NETNS_NOT_ENTERED or LISTEN_REFUSED; AgentError code NETNS_IS_ANOTHER or NETNS_LOOPBACK_DOWN
    */
   listen(addressBytes: ArrayLike<number>, port: number, backlog: number, expectedCookie: bigint): Fd
 }
@@ -133,18 +132,13 @@ function inside<T>(target: Fd, action: () => T): T {
 
 function listen(addressBytes: ArrayLike<number>, port: number, backlog: number, expectedCookie: bigint): Fd {
   using undo = new DisposableStack()
-  const socket = undo.use(new Fd(check('socket', sysSocket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), 'listener'))
+  const socket = undo.use(openTcpSocket())
   if (readNetnsCookie(socket.number) !== expectedCookie) {
     throw new AgentError('NETNS_IS_ANOTHER', 'Cannot listen: the process is in another network namespace by now')
   }
   if (!isLoopbackUp(socket))
     throw new AgentError('NETNS_LOOPBACK_DOWN', 'Cannot listen: the loopback interface is down')
-  // As Node does: a connection that lingers from an earlier listener must not keep the port.
-  const yes = allocate(4)
-  yes.writeUInt32LE(1)
-  check('setsockopt(SO_REUSEADDR)', sysSetsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, yes))
-  check('bind', sysBind(socket.number, inetAddress(addressBytes, port)))
-  check('listen', sysListen(socket.number, backlog))
+  bindAndListen(socket.number, addressBytes, port, backlog)
   undo.move()
   return socket
 }
@@ -153,12 +147,6 @@ function listen(addressBytes: ArrayLike<number>, port: number, backlog: number, 
 function isLoopbackUp(socket: Fd): boolean {
   const request = allocate(IFREQ_BYTES)
   request.write('lo')
-  check('ioctl(SIOCGIFFLAGS)', sysIoctl(socket.number, SIOCGIFFLAGS, request))
+  if (sysIoctl(socket.number, SIOCGIFFLAGS, request) < 0) return false
   return (request.readUInt16LE(IFNAMSIZ) & IFF_UP) !== 0
-}
-
-function check(command: string, result: number): number {
-  if (result >= 0) return result
-  const message = `Cannot listen: ${command} answered ${errnoName(-result)}`
-  throw new SyscallError('NETNS_LISTEN_FAILED', message, { command, errno: -result })
 }

@@ -4,7 +4,7 @@ import type { Server, Socket } from 'node:net'
 import { AgentError } from '../base/errors.ts'
 import { ENOPROTOOPT, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
-import { allocate, sysAccept4, sysConnect, sysGetsockopt, sysSocket } from './libc.ts'
+import { allocate, sysConnect, sysGetsockopt, sysSocket } from './libc.ts'
 import { SyscallError } from './syscall-error.ts'
 
 /** The same on x86-64 and aarch64. Source: asm-generic/socket.h. */
@@ -18,6 +18,8 @@ const SO_NETNS_COOKIE = 71
 const IPPROTO_TCP = 6
 const TCP_INFO = 11
 
+const STATE = allocate(1)
+
 /** Source: net/tcp_states.h. In both the peer's address and port are taken by this very socket. */
 const TCP_ESTABLISHED = 1
 const TCP_CLOSE_WAIT = 8
@@ -26,7 +28,7 @@ export const AF_INET = 2
 /** Source: bits/socket.h. */
 export const SOCK_DGRAM = 2
 export const SOCK_CLOEXEC = 0o2000000
-const SOCK_NONBLOCK = 0o4000
+export const SOCK_NONBLOCK = 0o4000
 
 /**
  * Reads the cookie of the network namespace that a socket belongs to: never reused while the machine runs,
@@ -88,20 +90,9 @@ export function fdOfSocket(socket: Server | Socket): number {
  * Source: tcp(7) TCP_INFO; kernel net/ipv4/tcp.c, `tcp_get_info()`.
  */
 export function isConnected(fd: number): boolean {
-  const info = allocate(1)
-  if (sysGetsockopt(fd, IPPROTO_TCP, TCP_INFO, info) < 0) return false
-  const state = info.readUInt8(0)
+  if (sysGetsockopt(fd, IPPROTO_TCP, TCP_INFO, STATE) < 0) return false
+  const state = STATE[0]
   return state === TCP_ESTABLISHED || state === TCP_CLOSE_WAIT
-}
-
-/**
- * Accepts a connection that waits at a listening socket which does not block.
- * @returns its descriptor, the caller's from then on; `undefined` when none waits, or it cannot be had
- * Source: accept4(2).
- */
-export function acceptConnection(fd: number): number | undefined {
-  const result = sysAccept4(fd, SOCK_NONBLOCK | SOCK_CLOEXEC)
-  return result < 0 ? undefined : result
 }
 
 /**
@@ -152,6 +143,9 @@ export function connectSocket(fd: number, addressBytes: Uint8Array, port: number
   if (result < 0) throw socketError('connect', -result, 'connect a datagram socket', 'SOCKET_CONNECT_FAILED')
 }
 
+/** Size of a `struct sockaddr_in`. */
+export const INET_ADDRESS_BYTES = 16
+
 /**
  * Fills a `struct sockaddr_in`.
  * @param addressBytes 4 bytes in network order
@@ -159,7 +153,7 @@ export function connectSocket(fd: number, addressBytes: Uint8Array, port: number
  * Source: ip(7).
  */
 export function inetAddress(addressBytes: ArrayLike<number>, port: number): Buffer {
-  const address = allocate(16)
+  const address = allocate(INET_ADDRESS_BYTES)
   address.writeUInt16LE(AF_INET, 0)
   address.writeUInt16BE(port, 2)
   address.set(addressBytes, 4)

@@ -151,7 +151,7 @@ function containers(t: TestContext, { limits, inherited = new Map(), inhabited =
 }
 
 const refusedBecause = (errno: number) =>
-  new SyscallError('NETNS_LISTEN_FAILED', 'Cannot listen', { command: 'bind', errno })
+  new SyscallError('LISTEN_REFUSED', 'Cannot listen', { command: 'bind', errno })
 
 describe('createContainers()', () => {
   test('serves a namespace that asks, at once', (t) => {

@@ -1,6 +1,7 @@
 /** A proxy on an ephemeral loopback port, between raw sockets, with stages that a test can set. */
 
 import { readFileSync, readlinkSync } from 'node:fs'
+import { LISTENER_SOCKETS } from '../../src/agent/listener-sockets.ts'
 import { HOSTGA, IMDS, WIRESERVER } from '../../src/base/endpoints.ts'
 import { type LatchedKey, SecretKey } from '../../src/channel/secret-key.ts'
 import { authorizationValue } from '../../src/channel/sign.ts'
@@ -13,7 +14,6 @@ import { createProxyServer, PROXY_SERVER_DEFAULTS, type ProxyServerOptions } fro
 import type { ProxyStages } from '../../src/proxy/stages.ts'
 import type { Verdict } from '../../src/rules/decide.ts'
 import { isExemptUpload } from '../../src/rules/exempt-upload.ts'
-import { acceptConnection } from '../../src/sys/socket.ts'
 import type { ConnectionFacts, RequestFacts } from '../../src/telemetry/request-facts.ts'
 import type { RequestObserver } from '../../src/telemetry/request-observer.ts'
 import { makeCaller } from '../fakes/caller.ts'
@@ -92,7 +92,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
   }
   const stages: ProxyUnderTest['stages'] = {
     attribute: attributing(ROOT),
-    acceptWaiting: acceptConnection,
+    sockets: LISTENER_SOCKETS,
     decide: () => ALLOWED,
     isExemptUpload,
     isReady: () => true,
@@ -108,7 +108,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     observer: recordingObserver(toldLines),
   }
   const server = createProxyServer(stages, () => performance.now(), { ...PROXY_SERVER_DEFAULTS, ...settings.server })
-  await server.listen('127.0.0.1', 0)
+  server.listen('127.0.0.1', 0)
   const port = portOf(server.descriptor() as number)
   const clients: RawClient[] = []
   const connect = (options?: RawClientOptions) => {

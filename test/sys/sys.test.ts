@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync, readFileSync, readlinkSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -21,10 +21,8 @@ import {
 import { Fd } from '../../src/sys/fd.ts'
 import { INITIAL_PID_NAMESPACE, readNamespaceId, readOpenFilesLimit } from '../../src/sys/process.ts'
 import {
-  acceptConnection,
   connectSocket,
   fdOfSocket,
-  isConnected,
   isListening,
   openDatagramSocket,
   readNetnsCookie,
@@ -128,26 +126,6 @@ describe('sockets', () => {
     using socket = openDatagramSocket()
     assert.deepEqual([isListening(fdOfSocket(server)), isListening(socket.number)], [true, false])
     server.close()
-  })
-
-  test('acceptConnection() takes what waits at a listener, and says when nothing does', async () => {
-    const server = createServer().listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const descriptor = fdOfSocket(server)
-    assert.equal(acceptConnection(descriptor), undefined)
-    using socket = openDatagramSocket()
-    assert.equal(acceptConnection(socket.number), undefined)
-    const script = `require('node:net').connect(${(server.address() as { port: number }).port}, '127.0.0.1')`
-    const client = spawn(process.execPath, ['-e', script], { stdio: 'ignore' })
-    let fd: number | undefined
-    // Without a turn of the event loop, which would accept it, too.
-    for (const endMs = Date.now() + 10_000; fd === undefined && Date.now() < endMs; ) fd = acceptConnection(descriptor)
-    server.close()
-    assert.ok(fd !== undefined, 'nobody connected')
-    using accepted = new Fd(fd, 'an accepted connection')
-    assert.equal(isConnected(accepted.number), true)
-    assert.match(readFileSync(`/proc/self/fdinfo/${accepted.number}`, 'latin1'), /^flags:\s+02004002$/m)
-    client.kill()
   })
 
   test('fdOfSocket() refuses a server that does not listen', () => {

@@ -2,7 +2,7 @@
 
 export interface BodyCollector {
   readonly sizeBytes: number
-  /** Adds a piece. It is kept as it is only while it is the only one. */
+  /** Adds a copy of a piece. */
   add(piece: Buffer): void
   /** Gives what was collected, and forgets it. */
   take(): Buffer
@@ -20,16 +20,12 @@ export function createBodyCollector(): BodyCollector {
     },
     add(piece) {
       const size = sizeBytes + piece.length
-      // A piece of a large read would keep all of it.
-      if (sizeBytes === 0 && piece.buffer.byteLength <= 2 * piece.length) held = piece
-      else {
-        if (size > held.length) {
-          const larger = Buffer.allocUnsafeSlow(Math.max(2 * held.length, size))
-          held.copy(larger, 0, 0, sizeBytes)
-          held = larger
-        }
-        piece.copy(held, sizeBytes)
+      if (size > held.length) {
+        const larger = Buffer.allocUnsafeSlow(Math.max(2 * held.length, size))
+        held.copy(larger, 0, 0, sizeBytes)
+        held = larger
       }
+      piece.copy(held, sizeBytes)
       sizeBytes = size
     },
     take() {

@@ -119,7 +119,7 @@ const EMPTY = Buffer.alloc(0)
 
 /** Takes the pieces of a body. */
 interface Sink {
-  /** @returns false: no more until `resumeBody` */
+  /** @param piece may be reused by the caller afterwards @returns false: no more until `resumeBody` */
   onData(piece: Buffer): boolean
   onEnd(): void
   onFault(fault: BodyFault): void
@@ -158,7 +158,6 @@ export class ServerConnection {
     this.#monotonicMs = monotonicMs
     this.#collector = createHeadCollector(limits.maxHeadBytes)
     this.#sinceMs = monotonicMs()
-    socket.on('data', (bytes: Buffer) => this.#take(bytes))
     socket.on('end', () => this.#onClientEnd())
     socket.on('drain', () => this.#onDrain())
     socket.on('error', () => socket.destroy())
@@ -198,14 +197,17 @@ export class ServerConnection {
     else endIfIdle()
   }
 
-  #take(bytes: Buffer): void {
+  /** Takes what the socket has read. @param bytes may be reused by the caller afterwards */
+  take(bytes: Buffer): void {
     if (this.#droppedBytes !== undefined) {
       this.#droppedBytes += bytes.length
       if (this.#droppedBytes > MAX_DROPPED_BYTES) this.#socket.destroy()
       return
     }
+    const isFirst = this.#rest === undefined
     this.#rest = this.#rest === undefined ? bytes : Buffer.concat([this.#rest, bytes])
     this.#advance()
+    if (isFirst && this.#rest !== undefined) this.#rest = Buffer.from(this.#rest)
   }
 
   /** Does what can be done with what was read. A turn that ends meanwhile does not begin another below itself. */
@@ -495,7 +497,7 @@ class ConnectionTurn implements Turn {
         sizeBytes += piece.length
         if (sizeBytes > maxBytes) stream.destroy(new BodyError('too-large'))
         // What nobody reads any more is dropped.
-        return stream.destroyed || stream.push(piece)
+        return stream.destroyed || stream.push(Buffer.from(piece))
       },
       onEnd: () => void stream.push(null),
       onFault: (kind) => void stream.destroy(new BodyError(kind)),
