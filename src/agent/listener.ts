@@ -44,7 +44,7 @@ export async function keepListening(options: ListenerOptions, signal: AbortSigna
     const descriptor = inherited
     inherited = undefined
     try {
-      server.listen(LISTENER.address, LISTENER.port, descriptor)
+      await server.listen(LISTENER.address, LISTENER.port, descriptor)
     } catch (error) {
       if (descriptor !== undefined) {
         events.onDisinherited(describeError(error))

@@ -310,8 +310,7 @@ class RunningRedirector implements Redirector {
   takeRecord(sourceAddress: string, sourcePort: number, netns = this.#servedNetns): ConnectionRecord | undefined {
     writeConnectionKey(this.#taker.key, netns, sourceAddress, sourcePort)
     if (!this.#taker.take()) return undefined
-    const { listener: _listener, direct: _direct, ...record } = decodeRecord(this.#taker.value)
-    return record
+    return decodeRecord(this.#taker.value)
   }
 
   setServed(netns: bigint, isServed: boolean): void {

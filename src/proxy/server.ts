@@ -22,7 +22,7 @@ export interface ProxyServer {
    * @param inherited its descriptor, ours from then on; whoever waits in its queue is served
    * @throws AgentError `LISTEN_FAILED` with the system's code in its facts
    */
-  listen(address: string, port: number, inherited?: number): void
+  listen(address: string, port: number, inherited?: number): Promise<void>
   /**
    * Accepts connections on another socket that listens, in another network namespace. They count among all others.
    * @param fd is owned by the server from now on
@@ -193,7 +193,7 @@ export function createProxyServer(
   timer.unref()
 
   return {
-    listen(address, port, inherited) {
+    async listen(address, port, inherited) {
       const fd = inherited ?? stages.sockets.listen(address, port, BACKLOG)
       if (fd < 0) {
         const message = `IO error: Failed to bind TcpListener '${address}:${port}': ${describeErrno(fd)}`

@@ -108,7 +108,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
     observer: recordingObserver(toldLines),
   }
   const server = createProxyServer(stages, () => performance.now(), { ...PROXY_SERVER_DEFAULTS, ...settings.server })
-  server.listen('127.0.0.1', 0)
+  await server.listen('127.0.0.1', 0)
   const port = portOf(server.descriptor() as number)
   const clients: RawClient[] = []
   const connect = (options?: RawClientOptions) => {

@@ -521,14 +521,14 @@ test('listen() says what is in the way, and works after that', async (t) => {
   const proxy = await start(t)
   const { createProxyServer } = await import('../../src/proxy/server.ts')
   const other = createProxyServer(proxy.stages, () => 0)
-  assert.throws(() => other.listen('127.0.0.1', proxy.port), {
+  await assert.rejects(other.listen('127.0.0.1', proxy.port), {
     name: 'AgentError',
     code: 'LISTEN_FAILED',
     message: `IO error: Failed to bind TcpListener '127.0.0.1:${proxy.port}': Address already in use (os error 98)`,
     facts: { errno: 'EADDRINUSE' },
   })
   assert.equal(other.descriptor(), undefined)
-  other.listen('127.0.0.1', 0)
+  await other.listen('127.0.0.1', 0)
   assert.equal(typeof other.descriptor(), 'number')
   await other.close(0)
   await other.closed
