@@ -210,7 +210,7 @@ export function createContainers(options: ContainersOptions): Containers {
     }
   }
   const closeDeaf = () => {
-    for (const each of served.values()) if (!env.isListening(each.fd)) close(each)
+    for (const each of served.values()) tryTo(() => env.isListening(each.fd) || close(each))
   }
   const closeEmpty = () => {
     const lost = [...served.values()].filter((each) => env.namespaceOf(each.pid) !== each.inode)

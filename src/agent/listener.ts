@@ -27,7 +27,7 @@ export interface ListenerOptions {
 const FIRST_RETRY_MS = 1000
 const MAX_RETRY_MS = 30_000
 
-/** How often a listener is looked at: somebody may have destroyed its socket, and nothing tells. */
+/** How often a listener is looked at: a second net, should the kernel not tell that its socket was destroyed. */
 const LOOK_INTERVAL_MS = 5000
 
 /** Requests in flight on a listener that was lost may end. */

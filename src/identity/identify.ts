@@ -4,7 +4,8 @@
  * The record was made inside connect(2); we read /proc later. In between the process may have exited, its pid may have
  * been given away, or it may have become another program by exec. So the start time must be the recorded one, the
  * executable must be the recorded inode, and its path must be the host's (executable.ts); otherwise the executable is
- * unknown. uid and gid are the kernel's and stand.
+ * unknown. uid and gid are the kernel's and stand. What was proven a moment ago of the same process and executable is not
+ * proven again: see known-programs.ts.
  */
 
 import { type ConnectionRecord, isSameStart } from '../ebpf/records.ts'

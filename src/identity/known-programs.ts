@@ -4,8 +4,8 @@
  *
  * Invariant: what is remembered is given only for a record that the kernel made of the same process running the same
  * file: pid and start time, and the inode, device, change time and size of the executable, are those of the record that was proven.
- * So an exec between two connections, or a pid that was given away, is a miss. What it may be behind by `MAX_AGE_NS` is what
- * decides nothing or is root's to change: the command line, and the name under which the host has the file.
+ * So an exec between two connections, or a pid that was given away, is a miss. What may be late by `MAX_AGE_NS` is the
+ * command line, which decides nothing, and the name of the file: it was its name on the host within that time.
  */
 
 import type { ConnectionRecord } from '../ebpf/records.ts'
@@ -31,7 +31,7 @@ export function createKnownPrograms<Facts>(): KnownPrograms<Facts> {
       return entry !== undefined && isSameProgram(entry.record, record) ? entry.facts : undefined
     },
     remember(record, facts) {
-      // Before the kernel tells when a file changed, an inode number may have been given to another one.
+      // Where the kernel does not tell when the file changed, its inode number may have been given to another.
       if (record.reduced || record.pid === 0 || record.exeChangedAtNs === 0n) return
       known.delete(record.pid)
       if (known.size >= MAX_ENTRIES) known.delete(known.keys().next().value as number)

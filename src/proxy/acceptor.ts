@@ -1,9 +1,9 @@
 /**
  * Accepts the connections of a socket that listens: all that wait, whenever the kernel tells of one.
  *
- * The runtime's own listener takes one connection a round of the event loop, and has its data read into fresh memory each
- * time. Here whoever came first is not kept waiting by whoever opened many and makes rounds long, and a connection that cannot
- * be accepted, for want of descriptors or memory, waits in the queue of the kernel until it can.
+ * The runtime's own listener takes one connection a round of the event loop: whoever has opened many, and makes rounds long,
+ * would make all behind him wait for as many rounds. And it closes what it has no descriptors or memory for, which here
+ * waits in the queue of the kernel.
  */
 
 import { getSystemErrorName } from 'node:util'
@@ -13,30 +13,33 @@ export interface ListenerSockets {
   /** Opens a socket that listens. @returns its descriptor, or a refusal */
   listen(address: string, port: number, backlog: number): number
   /** Where a descriptor is bound. @throws when it is no socket */
-  boundTo(fd: number): Peer
+  boundTo(fd: number): InetAddress
   /**
    * Accepts a connection that waits, whose socket does not block and sends without delay.
-   * @returns `undefined` when none waits, or a refusal
+   * @returns `undefined` when none waits, or a refusal; `peer` is `undefined` when the connection has ended already
    */
-  accept(fd: number): { readonly fd: number; readonly peer: Peer | undefined } | number | undefined
-  /** Calls `onReadable` each time a connection waits; nothing may throw there. @throws when that cannot be had */
+  accept(fd: number): { readonly fd: number; readonly peer: InetAddress | undefined } | number | undefined
+  /**
+   * Calls `onReadable` each time a connection waits; nothing may throw there. From then on accepting does not block.
+   * @throws when that cannot be had
+   */
   watch(fd: number, onReadable: () => void): Disposable
   close(fd: number): void
 }
 
-/** Source of a connection. */
-export interface Peer {
+export interface InetAddress {
+  /** Dotted IPv4. */
   readonly address: string
   /** Host byte order. */
   readonly port: number
 }
 
 export interface AcceptorEvents {
-  /** @param peer where it comes from; `undefined`: it has ended already */
-  onConnection(fd: number, peer: Peer | undefined): void
+  /** @param fd the taker's from then on @param peer where it comes from; `undefined`: it has ended already */
+  onConnection(fd: number, peer: InetAddress | undefined): void
   /** Nothing can be accepted for a while. @param errno negative */
   onRefused(errno: number): void
-  /** The socket does not listen any more. */
+  /** The socket does not listen any more, as after `ss --kill`, or cannot be watched. Nothing more comes. */
   onLost(): void
 }
 
@@ -63,8 +66,8 @@ const OF_THE_CONNECTION: ReadonlySet<string> = new Set([
   'ETIMEDOUT',
 ])
 
-/** Somebody has destroyed the socket, as `ss --kill` does, or closed our descriptor. */
-const OF_NO_LISTENER: ReadonlySet<string> = new Set(['EBADF', 'EINVAL', 'ENOTSOCK'])
+/** What accept(2) says of a socket that does not listen. */
+const NOT_LISTENING = 'EINVAL'
 
 /**
  * Starts accepting.
@@ -110,17 +113,20 @@ export function startAccepting(fd: number, sockets: ListenerSockets, events: Acc
   }
   const accept = () => {
     isScheduled = false
+    let taken = 0
     for (let left = MAX_ACCEPTED_AT_ONCE; left > 0 && !isOver; left--) {
       const accepted = sockets.accept(fd)
       if (accepted === undefined) return
       if (typeof accepted === 'object') {
+        taken++
         restMs = 0
         events.onConnection(accepted.fd, accepted.peer)
         continue
       }
       const name = getSystemErrorName(accepted)
-      if (OF_NO_LISTENER.has(name)) return lose()
-      if (!OF_THE_CONNECTION.has(name)) return rest(accepted)
+      if (name === NOT_LISTENING) return lose()
+      // A kernel that refuses and leaves what waits in its place would have us ask for ever.
+      if (!OF_THE_CONNECTION.has(name) || (left === 1 && taken === 0)) return rest(accepted)
     }
   }
   start()

@@ -29,10 +29,7 @@ export interface ConnectionEvents {
   onClosed(connection: HostConnection): void
 }
 
-/**
- * Where all connections are read into: what arrives is handed on within the call, and nobody keeps a view of it.
- * 64 KiB is what one read of the kernel takes at most.
- */
+/** Where all connections are read into: what arrives is handed on within the call, and nobody keeps a view of it. */
 const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
 
 /** Bodies up to this go out in one write with their head. */

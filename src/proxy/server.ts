@@ -7,9 +7,9 @@
 
 import { Socket } from 'node:net'
 import { getSystemErrorName } from 'node:util'
-import { AgentError, describeErrno } from '../base/errors.ts'
+import { AgentError, describeErrno, describeError } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
-import { type ListenerSockets, type Peer, startAccepting } from './acceptor.ts'
+import { type InetAddress, type ListenerSockets, startAccepting } from './acceptor.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
 import { type ConnectionLimits, ServerConnection, type Turn } from './http1/server-connection.ts'
 import { handleRequest } from './pipeline.ts'
@@ -70,10 +70,7 @@ export const PROXY_SERVER_DEFAULTS: ProxyServerOptions = {
 /** Connections that may wait to be accepted. */
 export const BACKLOG = 4096
 
-/**
- * Where all connections are read into: what arrives is handed on within the call, and who keeps of it copies it. 64 KiB is
- * what one read of the kernel takes at most.
- */
+/** Where all connections are read into: what arrives is handed on within the call, and who keeps of it copies it. */
 const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
 
 /** How often the time limits of connections are looked at. */
@@ -114,7 +111,7 @@ export function createProxyServer(
     handleRequest({ connection, turn, method, rawTarget, target, isExempt, id: 0, startedAtMs }, stages)
   }
 
-  const accept = (fd: number, peer: Peer | undefined, netns: bigint | undefined) => {
+  const accept = (fd: number, peer: InetAddress | undefined, netns: bigint | undefined) => {
     if (open.size >= options.maxConnections) {
       stages.observer.listenerFailed(`${options.maxConnections} connections are open, no more fit`)
       return stages.sockets.close(fd)
@@ -128,18 +125,11 @@ export function createProxyServer(
     }
     const attribution = stages.attribute(peer, fd, netns)
     const facts = openConnection(id, peer, attribution)
-    const socket: Socket = new Socket({
-      fd,
-      // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
-      allowHalfOpen: true,
-      onread: {
-        buffer: READ_BUFFER,
-        callback(length) {
-          connection.take(READ_BUFFER.subarray(0, length))
-          return true
-        },
-      },
-    })
+    const socket = openSocket(fd, (bytes) => connection.take(bytes))
+    if (typeof socket === 'string') {
+      stages.observer.listenerFailed(socket)
+      return stages.sockets.close(fd)
+    }
     const connection = new ServerConnection(socket, options, monotonicMs, {
       onRequest: (turn) => serve(facts, turn),
       onRefused: (status, detail) =>
@@ -148,7 +138,7 @@ export function createProxyServer(
     open.set(socket, { facts, connection })
     socket.once('close', () => {
       open.delete(socket)
-      if (isClosing && open.size === 0) emptied.resolve()
+      settle()
     })
     const doubt = attribution === undefined ? 'no record of a redirected connection' : undefined
     stages.observer.connected(facts, doubt)
@@ -163,34 +153,50 @@ export function createProxyServer(
     if (accepting === undefined) return
     listeners.delete(fd)
     accepting[Symbol.dispose]()
+    if (fd === main) {
+      main = undefined
+      closed.resolve()
+      settle()
+    }
     stages.sockets.close(fd)
-    if (fd !== main) return
-    main = undefined
-    clearInterval(timer)
-    closed.resolve()
   }
-  /** @throws when the runtime cannot watch it; it is closed then */
-  const startListening = (fd: number, netns: bigint | undefined) => {
+  /** @returns ends it @throws when the runtime cannot watch it; it is closed then */
+  const startListening = (fd: number, netns: bigint | undefined): Disposable => {
     try {
       const accepting = startAccepting(fd, stages.sockets, {
         onConnection: (connected, peer) => accept(connected, peer, netns),
         // A connection that cannot be accepted must not end the agent.
         onRefused: (errno) => stages.observer.listenerFailed(describeErrno(errno)),
-        onLost: () => close(fd),
+        onLost() {
+          // The descriptor of another keeps its number until who adopted it lets go: it may be a name for it elsewhere.
+          if (fd === main) close(fd)
+        },
       })
       listeners.set(fd, accepting)
+      return {
+        [Symbol.dispose]: () => {
+          // By now the number may be that of another.
+          if (listeners.get(fd) === accepting) close(fd)
+        },
+      }
     } catch (error) {
       stages.sockets.close(fd)
       throw error
     }
   }
+  /** Ends what ends with the last connection, after the listener. */
+  const settle = () => {
+    if (main !== undefined || open.size > 0) return
+    clearInterval(timer)
+    if (isClosing) emptied.resolve()
+  }
 
   const intervalMs = Math.min(CHECK_INTERVAL_MS, options.headTimeoutMs / 4, options.idleTimeoutMs / 4)
-  const timer = setInterval(() => {
+  const expire = () => {
     const nowMs = monotonicMs()
     for (const { connection } of open.values()) connection.expire(nowMs)
-  }, intervalMs)
-  timer.unref()
+  }
+  let timer: NodeJS.Timeout | undefined
 
   return {
     async listen(address, port, inherited) {
@@ -202,21 +208,18 @@ export function createProxyServer(
       if (inherited !== undefined) checkInherited(fd, stages.sockets, address, port)
       startListening(fd, undefined)
       main = fd
-      // From now on this keeps the process alive.
-      timer.ref()
+      timer = setInterval(expire, intervalMs)
     },
     adopt(fd, netns) {
-      startListening(fd, netns)
-      return { [Symbol.dispose]: () => close(fd) }
+      return startListening(fd, netns)
     },
     descriptor: () => main,
     openConnections: () => open.size,
     closed: closed.promise,
     async close(graceMs) {
       isClosing = true
-      if (main === undefined && open.size === 0) return
       for (const fd of [...listeners.keys()]) close(fd)
-      if (open.size === 0) emptied.resolve()
+      settle()
       for (const { connection } of open.values()) connection.finish()
       const cut = setTimeout(() => {
         for (const socket of open.keys()) socket.destroy()
@@ -227,11 +230,29 @@ export function createProxyServer(
   }
 }
 
+/** @param onRead its bytes are used again afterwards @returns why there is none: the descriptor is the caller's then */
+function openSocket(fd: number, onRead: (bytes: Buffer) => void): Socket | string {
+  const callback = (length: number) => {
+    onRead(READ_BUFFER.subarray(0, length))
+    return true
+  }
+  try {
+    // What a client still sends after its last answer is read, also when it has ended its side: see the connection.
+    return new Socket({ fd, allowHalfOpen: true, onread: { buffer: READ_BUFFER, callback } })
+  } catch (error) {
+    return describeError(error)
+  }
+}
+
 /** @throws AgentError `LISTEN_FAILED` when a descriptor that was handed over, closed then, is not the listener that is wanted */
 function checkInherited(fd: number, sockets: ListenerSockets, address: string, port: number): void {
-  const bound = sockets.boundTo(fd)
-  if (bound.address === address && bound.port === port) return
-  sockets.close(fd)
-  const message = `The listener that was handed over is at ${bound.address}:${bound.port}, not ${address}:${port}`
-  throw new AgentError('LISTEN_FAILED', message)
+  try {
+    const bound = sockets.boundTo(fd)
+    if (bound.address === address && bound.port === port) return
+    const message = `The listener that was handed over is at ${bound.address}:${bound.port}, not ${address}:${port}`
+    throw new AgentError('LISTEN_FAILED', message)
+  } catch (error) {
+    sockets.close(fd)
+    throw error
+  }
 }

@@ -44,6 +44,7 @@ export interface ProxyStages {
   provision(query: ProvisionQuery): { readonly finished: boolean; readonly errorMessage: string }
   /** The status document as JSON text. */
   statusJson(): string
+  /** The kernel's sockets that listen. */
   readonly sockets: ListenerSockets
   readonly hostClient: HostClient
   readonly bodyBudget: BodyBudget

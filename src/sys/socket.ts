@@ -1,4 +1,4 @@
-/** What the kernel tells about a socket by its descriptor, and the one socket the agent opens without Node. */
+/** What the kernel tells about a socket by its descriptor, and datagram sockets. */
 
 import type { Server, Socket } from 'node:net'
 import { AgentError } from '../base/errors.ts'
@@ -15,7 +15,7 @@ const SO_COOKIE = 57
 const SO_NETNS_COOKIE = 71
 
 /** Source: linux/in.h IPPROTO_TCP; linux/tcp.h TCP_INFO, whose first byte is `tcpi_state`. */
-const IPPROTO_TCP = 6
+export const IPPROTO_TCP = 6
 const TCP_INFO = 11
 
 const STATE = allocate(1)
@@ -85,7 +85,7 @@ export function fdOfSocket(socket: Server | Socket): number {
  * with the listener under that name. So look up first and ask then: `true` proves that what was found is about this
  * connection, and what is found before `false` is somebody else's, to be dropped. Asked before the lookup it proves nothing.
  *
- * @param fd of a socket that `accept(2)` gave and we have not shut down; see `fdOfSocket()`
+ * @param fd of a socket that `accept(2)` gave and we have not shut down
  * @returns `false` also when the kernel does not say: the guard then says no
  * Source: tcp(7) TCP_INFO; kernel net/ipv4/tcp.c, `tcp_get_info()`.
  */
@@ -96,8 +96,7 @@ export function isConnected(fd: number): boolean {
 }
 
 /**
- * Tells whether a socket still listens. One that somebody has destroyed, as `ss --kill` does, does not, and the runtime does not
- * say so: it is told of it again and again by the kernel, and passes over it.
+ * Tells whether a socket still listens. One that somebody has destroyed, as `ss --kill` does, does not.
  * @throws SyscallError code SOCKET_OPTION_FAILED
  * Source: socket(7) SO_ACCEPTCONN; kernel net/ipv4/tcp.c, `tcp_abort()`.
  */

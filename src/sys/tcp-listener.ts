@@ -6,6 +6,7 @@ import { allocate, sysAccept4, sysBind, sysGetsockname, sysListen, sysSetsockopt
 import {
   AF_INET,
   INET_ADDRESS_BYTES,
+  IPPROTO_TCP,
   inetAddress,
   isConnected,
   SOCK_CLOEXEC,
@@ -17,11 +18,10 @@ import { SyscallError } from './syscall-error.ts'
 /** Source: bits/socket_type.h; asm-generic/socket.h; linux/tcp.h. */
 const SOCK_STREAM = 1
 const SO_REUSEADDR = 2
-const IPPROTO_TCP = 6
 const TCP_NODELAY = 1
 
 /** A dotted IPv4 address, and a port in host byte order. */
-export interface InetPeer {
+export interface InetAddress {
   readonly address: string
   readonly port: number
 }
@@ -31,7 +31,7 @@ export interface Accepted {
   /** The caller's from then on; it does not block. */
   readonly fd: number
   /** Where it comes from; `undefined`: it has ended already, and another may come from there by now. */
-  readonly peer: InetPeer | undefined
+  readonly peer: InetAddress | undefined
 }
 
 /** Opens a TCP socket of the namespace that the calling thread is in. @throws SyscallError code LISTEN_REFUSED */
@@ -62,9 +62,9 @@ export function setNoDelay(listener: number): void {
 }
 
 /** Tells where a socket is bound. @throws SyscallError code LISTEN_REFUSED */
-export function boundTo(fd: number): InetPeer {
-  check('getsockname', sysGetsockname(fd, PEER))
-  return decodePeer()
+export function boundTo(fd: number): InetAddress {
+  check('getsockname', sysGetsockname(fd, ADDRESS))
+  return decodeAddress()
 }
 
 /**
@@ -73,19 +73,19 @@ export function boundTo(fd: number): InetPeer {
  * Source: accept4(2).
  */
 export function acceptConnection(listener: number): Accepted | number | undefined {
-  const fd = sysAccept4(listener, PEER, SOCK_NONBLOCK | SOCK_CLOEXEC)
+  const fd = sysAccept4(listener, ADDRESS, SOCK_NONBLOCK | SOCK_CLOEXEC)
   if (fd < 0) return fd === -EAGAIN ? undefined : fd
-  return { fd, peer: isConnected(fd) ? decodePeer() : undefined }
+  return { fd, peer: isConnected(fd) ? decodeAddress() : undefined }
 }
 
 /** Where the kernel writes addresses: read before the next call. */
-const PEER = allocate(INET_ADDRESS_BYTES)
+const ADDRESS = allocate(INET_ADDRESS_BYTES)
 
 const YES = allocate(4)
 YES.writeUInt32LE(1)
 
-function decodePeer(): InetPeer {
-  return { address: `${PEER[4]}.${PEER[5]}.${PEER[6]}.${PEER[7]}`, port: PEER.readUInt16BE(2) }
+function decodeAddress(): InetAddress {
+  return { address: `${ADDRESS[4]}.${ADDRESS[5]}.${ADDRESS[6]}.${ADDRESS[7]}`, port: ADDRESS.readUInt16BE(2) }
 }
 
 function check(command: string, result: number): number {

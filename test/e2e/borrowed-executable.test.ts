@@ -6,7 +6,16 @@
  */
 
 import assert from 'node:assert/strict'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -121,6 +130,15 @@ const IMPOSTORS: readonly Impostor[] = [
   },
 ]
 
+/** Asks as the program that it is, tells the answer, and becomes the next of its arguments: one process all the time. */
+const CHAIN = `
+import http.client, os, sys
+connection = http.client.HTTPConnection('169.254.169.254', timeout=10)
+connection.request('GET', '/metadata/instance?api-version=2021-02-01', headers={'Metadata': 'true'})
+print(connection.getresponse().status, flush=True)
+if len(sys.argv) > 1: os.execv(sys.argv[1], [sys.argv[1], sys.argv[0], *sys.argv[2:]])
+`
+
 const HONEST: readonly { readonly who: string; readonly script: string; readonly as: RunOptions }[] = [
   { who: 'a user', script: 'exec "$target" "$@"', as: USER },
   { who: 'root', script: 'exec "$target" "$@"', as: {} },
@@ -194,6 +212,18 @@ describe('the executable that a rule names is the file of the host', () => {
       await waitFor(() => added().includes(`"processFullPath":"${daemon}"`), 'the claims', added)
     })
   }
+
+  test('a process that becomes another program, and again the named one, is each time what it is', async () => {
+    const python = realpathSync('/usr/bin/python3')
+    const impostor = join(folder, 'daemon')
+    for (const file of [daemon, impostor]) copyFileSync(python, file)
+    const chain = join(folder, 'chain.py')
+    writeFileSync(chain, CHAIN)
+    const others = [daemon, impostor, impostor, daemon, impostor]
+    // Quicker than anything that is known of a process is forgotten.
+    const { stdout, stderr } = await machine.lab.run(daemon, [chain, ...others], USER)
+    assert.equal(stdout, '200\n200\n403\n403\n200\n403\n', stderr)
+  })
 
   for (const { how, script, mounts, unknown } of IMPOSTORS) {
     test(`an impostor may not: ${how}`, { skip: needsNamespaces(script) }, async (t) => {

@@ -49,10 +49,19 @@ describe('one user, by what takes long,', () => {
   const privateMb = () => memory(machine.agent.pid).privateMb
   const connections = async (filter: string) =>
     Number((await machine.lab.run('sh', ['-c', `ss -Htn state established state close-wait ${filter} | wc -l`])).stdout)
+  const openConnections = async () => {
+    const page = await machine.lab.run('curl', [
+      '-s',
+      '--unix-socket',
+      machine.controlSocket,
+      'http://localhost/metrics',
+    ])
+    return Number(/^azure_proxy_agent_open_connections (\d+)$/m.exec(page.stdout)?.[1])
+  }
   /** Mallory goes, and has his whole share again: of a connection that waits, the agent notices its end with the next answer. */
   const leave = async () => {
     crowd.leave()
-    const isGone = async () => (await connections('sport = :3080')) < 10
+    const isGone = async () => (await openConnections()) < 10
     await waitFor(isGone, 'the connections of the crowd to end', () => '', 60_000 * SLOWNESS)
   }
 

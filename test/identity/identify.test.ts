@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 import type { ConnectionRecord } from '../../src/ebpf/records.ts'
 import type { Caller } from '../../src/identity/caller.ts'
 import { claimsJson } from '../../src/identity/caller.ts'
@@ -9,6 +9,7 @@ import type { ProcReader } from '../../src/identity/process.ts'
 import {
   CGROUPS,
   CURL_FILE,
+  type FakeProc,
   FOREIGN_MOUNT,
   fakeExecutable,
   fakeProc,
@@ -306,6 +307,39 @@ for (const [situation, record, foreign] of [
 test('identify() knows the cgroup of a record without types, and not that of a process that moved', async () => {
   assert.equal((await ask({ reduced: true })).systemdUnit, 'curl.service')
   assert.equal((await ask({ cgroupId: 6n })).cgroupPath, undefined)
+})
+
+describe('identify() again within a second', () => {
+  const again = async (set: Partial<IdentityEnv>, change: Partial<ConnectionRecord> = {}) => {
+    const proc = fakeProc()
+    const env = environment({ proc, ...set })
+    const options = { containerRootIsElevated: true }
+    const first = await identify(RECORD, PEER, env, options)
+    const asked = (env.proc as FakeProc).asked.length
+    const second = await identify({ ...RECORD, ...change }, PEER, env, options)
+    return { first, second, opened: (env.proc as FakeProc).asked.slice(asked).includes(`open ${RECORD.pid}`) }
+  }
+
+  test('does not look at a process that it knows', async () => {
+    const { first, second, opened } = await again({})
+    assert.deepEqual([second, opened], [first, false])
+  })
+  test('takes user and group from the record, each time', async () => {
+    const { second, opened } = await again({}, { uid: 0, gid: 7 })
+    assert.deepEqual([second.uid, second.gid, second.userName, opened], [0, 7, 'root', false])
+  })
+  test('looks at one of another executable', async () => {
+    const { second, opened } = await again({}, { exeInode: 78n })
+    assert.deepEqual([second.exePath, opened], [undefined, true])
+  })
+  test('looks at one of which there was doubt', async () => {
+    const proc = fakeProc({ executable: () => undefined })
+    assert.equal((await again({ proc })).opened, true)
+  })
+  test('looks at all while a rule asks for hashes', async () => {
+    const hashes = { hash: async () => HASH }
+    assert.equal((await again({ hashes, asksForHash: () => true })).opened, true)
+  })
 })
 
 test('claimsJson() has the members of the contract in their order', async () => {

@@ -57,6 +57,8 @@ export interface ProxyUnderTest {
   /** Writes one request on a connection of its own and gives its answer. */
   ask(request: string): Promise<{ status: number; head: string; body: string; headers: Record<string, string> }>
   openConnections(): number
+  /** Accepts on another listener, too. */
+  adopt(fd: number): Disposable
   close(graceMs?: number): Promise<void>
   readonly closed: Promise<void>
 }
@@ -131,6 +133,7 @@ export async function startProxy(settings: ProxySettings = {}): Promise<ProxyUnd
       return { ...answer, headers: { ...answer.headers } }
     },
     openConnections: server.openConnections,
+    adopt: (fd) => server.adopt(fd, 1n),
     async close(graceMs = 0) {
       const closing = server.close(graceMs)
       if (graceMs === 0) for (const client of clients) client.destroy()

@@ -1,9 +1,23 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { constants } from 'node:os'
 import { describe, type TestContext, test } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate as nextRound } from 'node:timers/promises'
+import { LISTENER_SOCKETS } from '../../src/agent/listener-sockets.ts'
 import type { Caller } from '../../src/identity/caller.ts'
-import { ALICE, attributing, type ProxySettings, type ProxyUnderTest, ROOT, startProxy } from './proxy-under-test.ts'
+import { PROXY_SERVER_DEFAULTS } from '../../src/proxy/server.ts'
+import {
+  ALICE,
+  attributing,
+  type ProxySettings,
+  type ProxyUnderTest,
+  portOf,
+  ROOT,
+  startProxy,
+} from './proxy-under-test.ts'
+import { connectClient } from './raw-client.ts'
 
 const start = async (t: TestContext, settings?: ProxySettings): Promise<ProxyUnderTest> => {
   const proxy = await startProxy(settings)
@@ -532,4 +546,97 @@ test('listen() says what is in the way, and works after that', async (t) => {
   assert.equal(typeof other.descriptor(), 'number')
   await other.close(0)
   await other.closed
+})
+
+describe('a listener that was adopted', () => {
+  const { listen, boundTo } = LISTENER_SOCKETS
+  const portAt = (fd: number) => boundTo(fd).port
+  const answers = async (port: number) => {
+    const client = connectClient(port)
+    client.write(get('/x'))
+    const [answer] = await client.answers(1)
+    client.destroy()
+    return answer?.status
+  }
+
+  test('is served, until who adopted it lets go', async (t) => {
+    const proxy = await start(t)
+    const fd = listen('127.0.0.1', 0, 8)
+    const port = portAt(fd)
+    const adopted = proxy.adopt(fd)
+    assert.equal(await answers(port), 200)
+    adopted[Symbol.dispose]()
+    await assert.rejects(once(connect(port, '127.0.0.1'), 'connect'), { code: 'ECONNREFUSED' })
+    assert.equal((await proxy.ask(get('/main'))).status, 200)
+  })
+
+  test('keeps its number when it does not listen any more, and letting go of it closes no other', async (t) => {
+    const proxy = await start(t)
+    const deaf = new Set<number>()
+    const accept = (fd: number) => (deaf.has(fd) ? -constants.errno.EINVAL : LISTENER_SOCKETS.accept(fd))
+    proxy.stages.sockets = { ...LISTENER_SOCKETS, accept }
+    const fd = listen('127.0.0.1', 0, 8)
+    const adopted = proxy.adopt(fd)
+    deaf.add(fd)
+    const client = connect(portAt(fd), '127.0.0.1')
+    client.on('error', () => undefined)
+    await once(client, 'connect')
+    for (let round = 0; round < 20; round++) await nextRound()
+    assert.ok(portAt(fd) > 0, 'the descriptor is open')
+    adopted[Symbol.dispose]()
+    assert.throws(() => boundTo(fd), { facts: { command: 'getsockname', errno: 'EBADF' } })
+
+    deaf.clear()
+    const other = listen('127.0.0.1', 0, 8)
+    assert.equal(other, fd, 'the number is free, and given again')
+    using _ = proxy.adopt(other)
+    adopted[Symbol.dispose]()
+    assert.equal(await answers(portAt(other)), 200)
+    client.destroy()
+  })
+
+  test('closes with the server', async (t) => {
+    const proxy = await start(t)
+    const fd = listen('127.0.0.1', 0, 8)
+    proxy.adopt(fd)
+    await proxy.close()
+    assert.throws(() => boundTo(fd), { facts: { command: 'getsockname', errno: 'EBADF' } })
+  })
+})
+
+test('a lost listener of the server is closed at once, and the time limits of its connections go on', async (t) => {
+  let isDeaf = false
+  const proxy = await start(t, { server: { headTimeoutMs: 400 } })
+  proxy.stages.sockets = {
+    ...LISTENER_SOCKETS,
+    accept: (fd) => (isDeaf ? -constants.errno.EINVAL : LISTENER_SOCKETS.accept(fd)),
+  }
+  const { createProxyServer } = await import('../../src/proxy/server.ts')
+  const server = createProxyServer(proxy.stages, () => performance.now(), {
+    ...PROXY_SERVER_DEFAULTS,
+    headTimeoutMs: 400,
+  })
+  await server.listen('127.0.0.1', 0)
+  const port = portOf(server.descriptor() as number)
+  const slow = connectClient(port)
+  slow.write('GET /x HT')
+  while (server.openConnections() < 1) await delay(5)
+  isDeaf = true
+  connect(port, '127.0.0.1').on('error', () => undefined)
+  await server.closed
+  assert.equal(server.descriptor(), undefined)
+  assert.equal((await slow.answers(1))[0]?.status, 408)
+  await server.close(0)
+})
+
+test('a listener that is handed over is refused when it is bound elsewhere, and closed', async (t) => {
+  const proxy = await start(t)
+  const { createProxyServer } = await import('../../src/proxy/server.ts')
+  const server = createProxyServer(proxy.stages, () => 0)
+  const fd = LISTENER_SOCKETS.listen('127.0.0.1', 0, 8)
+  await assert.rejects(server.listen('127.0.0.1', 1, fd), {
+    code: 'LISTEN_FAILED',
+    message: /is at 127\.0\.0\.1:\d+, not 127/,
+  })
+  assert.throws(() => LISTENER_SOCKETS.boundTo(fd), { facts: { command: 'getsockname', errno: 'EBADF' } })
 })
