@@ -31,7 +31,7 @@ const TELLS_NETNS = isKernelSince(5, 14)
 const LINKS = ['apa_connect4', 'apa_connect6', ...(TELLS_NETNS ? ['apa_hold'] : []), 'apa_sockops']
 
 /** How requests end where an emulated machine takes longer than a stop, or the wait for the host's first word, has seconds. */
-const CUT: readonly string[] = SLOWNESS === 1 ? [] : ['broken', 'no answer', '503']
+const CUT: readonly string[] = SLOWNESS === 1 ? [] : ['broken', 'no answer', 'timed out', '503']
 
 const OTHER_LAYOUT = 'maps_0123456789abcdef_0123456789abcdef'
 

@@ -14,6 +14,8 @@ async def attempt():
     except ConnectionResetError:
         # The listener took it into its queue and was gone before the client looked.
         return 'broken'
+    except TimeoutError:
+        return 'timed out'
     try:
         writer.write(REQUEST)
         answer = await asyncio.wait_for(reader.read(), 30)
