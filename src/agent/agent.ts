@@ -10,9 +10,10 @@
 
 import { machine } from 'node:os'
 import { dirname, join } from 'node:path'
-import { aborted, type Clock, processAgeMs, systemClock } from '../base/clock.ts'
+import { aborted, type Clock, endsWithin, processAgeMs, systemClock } from '../base/clock.ts'
 import { ENDPOINTS, LISTENER, SELF_PROBE, WIRESERVER } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
+import { DISK_PATIENCE_MS } from '../channel/bounded-store.ts'
 import { createHostChannel } from '../channel/host-channel.ts'
 import { createHostClock, type HostClock } from '../channel/host-clock.ts'
 import { createKeyKeeper, type KeyKeeper } from '../channel/key-keeper.ts'
@@ -266,10 +267,11 @@ export function startAgent(config: Config, version: string): Agent {
         : keepControlSocket(config.controlSocket, control, clock, telling.log, stopping.signal)
     const checking = check.run(stopping.signal)
     const containing = containers.run(stopping.signal)
-    const keeping = provisioning.start().then(async () => {
-      for (const complaint of await preparePrivateDirectory(rulesDirectory)) telling.log.warn(complaint)
-      await keeper.run(stopping.signal)
+    void provisioning.start()
+    const preparing = preparePrivateDirectory(rulesDirectory).then((complaints) => {
+      for (const complaint of complaints) telling.log.warn(complaint)
     })
+    const keeping = endsWithin(preparing, DISK_PATIENCE_MS, clock).then(() => keeper.run(stopping.signal))
     const givingBack = keepGivingBack(MEMORY_ENV, clock, stopping.signal)
     const status = createStatusWriter(config.statusFolder, telling.board, clock, telling.log, config.monitorIntervalMs)
     const tellMemory = (signal: AbortSignal) => watchMemory(clock, telling.log, config.monitorIntervalMs, signal)
@@ -473,10 +475,11 @@ function buildKeeper(
     events: {
       onMessage: (message) => board.setMessage('keyKeeper', message),
       onMilestone: (message, elapsedMs) => milestone('keyKeeper', message, elapsedMs),
-      async onRules(received) {
+      onRules(received) {
         report.polled()
-        await rulesWatch.ensure()
-        await rules.update(received)
+        // Not waited for: rules that need no file must not wait for a disk, and the others read it after this look.
+        void rulesWatch.ensure()
+        return rules.update(received)
       },
       onReset: () => provisioning.reset(),
       onSnapshot(snapshot) {

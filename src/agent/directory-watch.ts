@@ -14,7 +14,7 @@ import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 
 export interface DirectoryWatch {
-  /** Sees to it that the directory which bears the name now is the one that is watched. Never rejects. */
+  /** Sees to it that the directory which bears the name now is the one that is watched. Never rejects; hangs with its disk. */
   ensure(): Promise<void>
   close(): void
 }
@@ -45,6 +45,8 @@ export function createDirectoryWatch({
   let isSettling = false
   let isClosed = false
   let lastComplaint = ''
+  /** The look at the name that is running: calls share it, so that they do not pile up where the disk hangs. */
+  let ensuring: Promise<void> | undefined
 
   const complain = (error: unknown) => {
     const complaint = `Changes in '${directory}' are seen with the next poll only: ${describeError(error)}`
@@ -75,7 +77,7 @@ export function createDirectoryWatch({
     })
     watcher = started
   }
-  const ensure = async () => {
+  const follow = async () => {
     try {
       const { dev, ino } = await lstat(directory)
       const found = `${dev}:${ino}`
@@ -88,6 +90,12 @@ export function createDirectoryWatch({
       drop()
       complain(error)
     }
+  }
+  const ensure = () => {
+    ensuring ??= follow().finally(() => {
+      ensuring = undefined
+    })
+    return ensuring
   }
   return {
     ensure,

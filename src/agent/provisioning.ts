@@ -28,7 +28,7 @@ export interface ProvisioningOptions {
 }
 
 export interface Provisioning {
-  /** Removes the tag files of an earlier run and starts the time-out. */
+  /** Removes the tag files of an earlier run and starts the time-out. New ones are written after that. @returns its end */
   start(): Promise<void>
   /** Sets or clears a flag. When all are set, provisioning is declared finished, again if it was before. */
   set(flag: ReadyFlag, isReady: boolean): void
@@ -107,6 +107,11 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
       }
     }
   }
+  const removeTags = async () => {
+    for (const name of ['provisioned.tag', 'status.tag', 'status.tag.tmp']) {
+      await unlink(join(directory, name)).catch(() => undefined)
+    }
+  }
   const startTimeout = () => {
     timer?.abort()
     const current = new AbortController()
@@ -117,11 +122,10 @@ export function createProvisioning(options: ProvisioningOptions): Provisioning {
   }
 
   return {
-    async start() {
-      for (const name of ['provisioned.tag', 'status.tag', 'status.tag.tmp']) {
-        await unlink(join(directory, name)).catch(() => undefined)
-      }
+    start() {
       startTimeout()
+      writing = removeTags()
+      return writing
     },
     set(flag, isReady) {
       const wasReady = ready[flag]

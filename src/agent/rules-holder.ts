@@ -8,7 +8,7 @@ import type { Endpoint, EndpointName } from '../base/endpoints.ts'
 import type { Log } from '../base/log.ts'
 import type { Caller } from '../identity/caller.ts'
 import { type CanonicalMode, decide, type Verdict } from '../rules/decide.ts'
-import type { AuthorizationItem, AuthorizationRules } from '../rules/document.ts'
+import type { AuthorizationRules } from '../rules/document.ts'
 import { mergeLocalRules, readRuleId } from '../rules/local-rules.ts'
 import {
   asksForHash,
@@ -54,6 +54,7 @@ const LEVELS: Readonly<Partial<Record<RuleWarningCode, 'error'>>> = {
   'mode-unknown': 'error',
   'role-undefined': 'error',
 }
+const NO_RULES: AuthorizationRules = {}
 const NO_OUTCOMES: LocalOutcomes = { wireserver: undefined, imds: undefined }
 
 /** Makes the holder with no rules. */
@@ -62,7 +63,9 @@ export function createRulesHolder(
   log: Log,
   { localFiles, onApplied }: RulesHolderOptions = {},
 ): RulesHolder {
-  let received: AuthorizationRules = {}
+  let received = NO_RULES
+  /** What was looked at last, host and files; the same objects need no second look. */
+  let applied = { received, outcomes: NO_OUTCOMES }
   /** The ids of what is in force, as the host sent them. */
   let ids = idsOf({})
   let snapshot: PolicySnapshot = compileSnapshot({}, 0).result
@@ -71,8 +74,13 @@ export function createRulesHolder(
   let isLocal = false
   /** Looks that are running or waiting, the last one at the end. */
   let looks: Promise<void> | undefined
+  /** The last one has not begun: it will take what the host has sent by then. */
+  let isLookWaiting = false
 
   const apply = (outcomes: LocalOutcomes) => {
+    if (received === applied.received && LOCAL_ENDPOINTS.every((each) => outcomes[each] === applied.outcomes[each]))
+      return
+    applied = { received, outcomes }
     const items = mergeAll(received, outcomes)
     const nextIds = idsOf(received)
     if (isInForce(items, snapshot) && ENDPOINTS.every((each) => nextIds[each] === ids[each])) return
@@ -109,8 +117,13 @@ export function createRulesHolder(
       apply(NO_OUTCOMES)
       return undefined
     }
+    if (looks !== undefined && isLookWaiting) return looks
+    isLookWaiting = true
     const mine: Promise<void> = (looks ?? Promise.resolve())
-      .then(() => look(localFiles))
+      .then(() => {
+        isLookWaiting = false
+        return look(localFiles)
+      })
       .finally(() => {
         if (looks === mine) looks = undefined
       })
@@ -120,7 +133,7 @@ export function createRulesHolder(
 
   return {
     update(rules) {
-      received = rules ?? {}
+      received = rules ?? NO_RULES
       return refresh()
     },
     reread: refresh,
@@ -160,16 +173,10 @@ function idsOf(rules: AuthorizationRules): Readonly<Record<EndpointName, string>
   return { wireserver: items.wireserver?.id ?? '', imds: items.imds?.id ?? '', hostga: items.hostga?.id ?? '' }
 }
 
-/** Of items that are known: HostGAPlugin often has WireServer's very item, and a host that repeats itself sends the same. */
-const hashes = new WeakMap<AuthorizationItem, string>()
-
 /** Tells whether `snapshot` was compiled from items of this content. */
 function isInForce(items: EndpointItems, snapshot: PolicySnapshot): boolean {
   return ENDPOINTS.every((endpoint) => {
     const item = items[endpoint]
-    if (item === undefined) return snapshot[endpoint] === undefined
-    const hash = hashes.get(item) ?? hashItem(item)
-    hashes.set(item, hash)
-    return hash === snapshot[endpoint]?.hash
+    return (item && hashItem(item)) === snapshot[endpoint]?.hash
   })
 }

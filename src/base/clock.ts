@@ -67,6 +67,20 @@ export function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
 }
 
+/**
+ * Waits for `promise`, but not longer than `ms`; what it stands for goes on then, and its failure is ignored.
+ * @returns whether it ended in time
+ * @throws what `promise` rejects with in time
+ */
+export async function endsWithin(promise: Promise<unknown>, ms: number, clock: Clock): Promise<boolean> {
+  const waiting = new AbortController()
+  try {
+    return await Promise.race([promise.then(() => true), clock.sleep(ms, waiting.signal).then(() => false)])
+  } finally {
+    waiting.abort()
+  }
+}
+
 /** Milliseconds since this process began, as start-up messages report them. */
 export function processAgeMs(): number {
   return Math.floor(process.uptime() * 1000)

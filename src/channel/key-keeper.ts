@@ -3,16 +3,19 @@
  *
  * What to do is worked out by `key-machine.ts`; this file does it and waits in between. Consumers see one immutable
  * `ChannelSnapshot`, swapped whole, so that a key value never meets the id of another key.
+ * No call is waited for without limit, be it to the host or to a disk: rules and modes must be followed whatever hangs.
  */
 
-import type { Clock } from '../base/clock.ts'
+import { type Clock, endsWithin } from '../base/clock.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { AuthorizationRules } from '../rules/document.ts'
+import { boundKeyStore, DISK_PATIENCE_MS } from './bounded-store.ts'
 import type { HostChannel } from './host-channel.ts'
 import {
   type Action,
   type ChannelSnapshot,
+  type FailureKind,
   INITIAL_STATE,
   type MachineEvent,
   type Question,
@@ -40,7 +43,10 @@ export interface KeyKeeperEvents {
   onMessage(message: string): void
   /** A start-up milestone, told once each time it is reached, with the age of the process in milliseconds. */
   onMilestone(message: string, elapsedMs: number): void
-  /** Rules as of this poll, whether changed or not. A promise is awaited before modes and key of the same poll are told. */
+  /**
+   * Rules as of this poll, whether changed or not, before any disk is asked for a key. A promise is awaited before modes and
+   * key of the same poll are told, but not for longer than a disk may take.
+   */
   onRules(rules: AuthorizationRules | undefined): unknown
   /** The snapshot after every good poll and after a reset. */
   onSnapshot(snapshot: ChannelSnapshot): void
@@ -76,7 +82,8 @@ const MIN_WAKE_INTERVAL_MS = 1000
 
 /** Makes the keeper. Nothing happens before `run`. */
 export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
-  const { host, store, clock, log, events } = options
+  const { host, clock, log, events } = options
+  const store = boundKeyStore(options.store, clock)
   let state = INITIAL_STATE
   let lastMessage = ''
   /** The milestone reached last, as a status message. */
@@ -86,6 +93,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   let isWoken = false
   let isWakeDeferred = false
   let isRefreshing = false
+  let isWaitingForRules = false
   /** Resolves when the attestation that is running has ended and its key is in use. */
   let attesting: PromiseWithResolvers<void> | undefined
 
@@ -106,8 +114,24 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     events.onMessage(healthyMessage)
   }
   const clean = async (guid: string) => {
-    const removed = await store.removeOthers(guid)
-    if (removed > 0) log.info(`Removed ${removed} superseded key file(s)`)
+    try {
+      const removed = await store.removeOthers(guid)
+      if (removed > 0) log.info(`Removed ${removed} superseded key file(s)`)
+    } catch (error) {
+      log.warn(`Superseded key files stay for now: ${describeError(error)}`)
+    }
+  }
+  const prepare = async () => {
+    try {
+      for (const complaint of await store.prepare()) log.warn(complaint)
+    } catch (error) {
+      log.warn(`The key directory is not prepared yet: ${describeError(error)}`)
+    }
+  }
+  const handOn = async (rules: AuthorizationRules | undefined) => {
+    const isInForce = await endsWithin(Promise.resolve(events.onRules(rules)), DISK_PATIENCE_MS, clock)
+    if (!isInForce && !isWaitingForRules) log.warn('The rules of the host wait for a disk that hangs')
+    isWaitingForRules = !isInForce
   }
 
   /** Does one action. @returns the question it asks, if it is one. */
@@ -126,7 +150,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
         log.write(action.level, action.message, ORIGIN)
         break
       case 'rules':
-        await events.onRules(action.rules)
+        await handOn(action.rules)
         break
       case 'clean':
         await clean(action.guid)
@@ -166,10 +190,9 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
       }
     } catch (error) {
       const failed: Step = question.type === 'poll' ? 'status' : question.type
-      const isRefused = error instanceof AgentError && error.code === 'KEY_REFUSED'
       // A missing key file is told in the log alone, with all that is known; the rest is for the status line.
       const reason = failed === 'read' ? describeError(error) : sentenceOf(error)
-      return { type: 'failed', step: failed, reason, isRefused }
+      return { type: 'failed', step: failed, reason, kind: kindOf(error) }
     }
   }
 
@@ -242,7 +265,7 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
   return {
     async run(signal) {
       tell('poll secure channel status task started.')
-      for (const complaint of await store.prepare()) log.warn(complaint)
+      await prepare()
       while (!signal.aborted) {
         isRefreshing = false
         await follow({ type: 'due' }, signal)
@@ -255,6 +278,12 @@ export function createKeyKeeper(options: KeyKeeperOptions): KeyKeeper {
     snapshot: () => state.snapshot,
     keyAfter: (guid) => attesting?.promise ?? (state.snapshot.key?.guid === guid ? undefined : Promise.resolve()),
   }
+}
+
+function kindOf(error: unknown): FailureKind {
+  const code = error instanceof AgentError ? error.code : undefined
+  if (code === 'KEY_REFUSED') return 'refused'
+  return code === 'KEY_DISK_HANGS' ? 'hanging' : 'other'
 }
 
 /** A failure as the status line shows it: the sentence alone, since its words are known to tools. */

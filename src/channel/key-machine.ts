@@ -6,10 +6,10 @@
  *                                  ├─ the host names one ──► read ── found ──────► publish, clean
  *                                  │                           └─ missing ─┐
  *                                  └─ it names none ──────────► acquire ◄──┘
- *                                                                  └► store ─► check ─► attest ─► clean, publish
+ *                                                                  └► store ─► check ─► attest ─► publish, clean
  *
  * Any step may fail: the failure is told, the key that is held stays, and the next good status tries again where this one
- * stopped, so that a full disk or a lost answer does not cost the host another key. At most one action of a list
+ * stopped, so that a full or hanging disk or a lost answer does not cost the host another key. At most one action of a list
  * asks for something, and its answer is the next event; all others are done at once.
  */
 
@@ -64,13 +64,15 @@ export const INITIAL_STATE: MachineState = {
 /** The steps that may fail, as failures name them. */
 export type Step = 'status' | 'read' | 'acquire' | 'store' | 'check' | 'attest'
 
+/** `refused`: the host answered, and said no. `hanging`: the disk did not answer, what is on it is not known. */
+export type FailureKind = 'refused' | 'hanging' | 'other'
+
 export type MachineEvent =
   | { readonly type: 'status'; readonly status: KeyStatus }
   | { readonly type: 'read'; readonly key: LatchedKey }
   | { readonly type: 'acquired'; readonly key: LatchedKey }
   | { readonly type: 'stored' | 'checked' | 'attested'; readonly key: LatchedKey }
-  /** `isRefused`: the host answered, and said no. */
-  | { readonly type: 'failed'; readonly step: Step; readonly reason: string; readonly isRefused: boolean }
+  | { readonly type: 'failed'; readonly step: Step; readonly reason: string; readonly kind: FailureKind }
   /** The interval is over. */
   | { readonly type: 'due' }
   | { readonly type: 'woken' }
@@ -106,8 +108,9 @@ export interface Transition {
 /** Longest pause between keys that the host does not acknowledge, in polls. */
 const MAX_POLLS_TO_SKIP = 64
 
-const FAILURES: Readonly<Record<Exclude<Step, 'read'>, (reason: string, guid: string) => string>> = {
+const FAILURES: Readonly<Record<Step, (reason: string, guid: string) => string>> = {
   status: (reason) => `Failed to get key status - ${reason}`,
+  read: (reason) => `Failed to fetch local key details with error: ${reason}.`,
   acquire: (reason) => `Failed to acquire key details: ${reason}`,
   store: (reason) => `Failed to save key details to file: ${reason}`,
   check: (reason, guid) => `Failed to check the key '${guid}' details saved locally: ${reason}.`,
@@ -133,7 +136,7 @@ export function step(state: MachineState, event: MachineEvent): Transition {
     case 'attested':
       return onAttested(state, event.key)
     case 'failed':
-      return onFailure(state, event.step, event.reason, event.isRefused)
+      return onFailure(state, event.step, event.reason, event.kind)
     case 'due':
       return { state: { ...state, wasWoken: false }, actions: [{ type: 'poll' }] }
     case 'woken':
@@ -194,7 +197,7 @@ function onAcquired(state: MachineState, key: LatchedKey): Transition {
   const held = state.snapshot.key
   if (held !== undefined && held.guid === key.guid && !held.key.equals(key.key)) {
     // Storing it would overwrite the file of a key that works, before this one has proved that it does.
-    return onFailure(state, 'acquire', 'the host gave another key under the id of the one in use', false)
+    return onFailure(state, 'acquire', 'the host gave another key under the id of the one in use', 'other')
   }
   return { state: { ...state, candidate: { key, isStored: false } }, actions: [{ type: 'store', key }] }
 }
@@ -214,20 +217,21 @@ function onAttested(state: MachineState, key: LatchedKey): Transition {
 function onKey(state: MachineState, key: LatchedKey, message: string): Transition {
   return {
     state: { ...state, snapshot: { ...state.snapshot, key, isLatched: true } },
-    actions: [{ type: 'reach', message }, { type: 'clean', guid: key.guid }, { type: 'publish' }],
+    actions: [{ type: 'reach', message }, { type: 'publish' }, { type: 'clean', guid: key.guid }],
   }
 }
 
-function onFailure(state: MachineState, failed: Step, reason: string, isRefused: boolean): Transition {
-  if (failed === 'read') {
-    const message = `Failed to fetch local key details with error: ${reason}. Will try acquire the key details from Server.`
+function onFailure(state: MachineState, failed: Step, reason: string, kind: FailureKind): Transition {
+  // A disk that hangs may well hold the key that the host named: no other one is asked for.
+  if (failed === 'read' && (kind !== 'hanging' || state.candidate !== undefined)) {
+    const message = `${FAILURES.read(reason, '')} Will try acquire the key details from Server.`
     return { state, actions: [{ type: 'log', level: 'Info', message }, resume(state.candidate)] }
   }
   const guid = state.candidate?.key.guid ?? ''
   const tell: Action = { type: 'tell', message: FAILURES[failed](reason, guid) }
   if (failed === 'status') return state.isRecheck ? startOver(state, [tell]) : { state, actions: [tell] }
   // What is on disk is not what was written, or the host no longer wants this key: the next poll starts with a new one.
-  const isSpoilt = failed === 'check' || (failed === 'attest' && isRefused)
+  const isSpoilt = (failed === 'check' && kind !== 'hanging') || (failed === 'attest' && kind === 'refused')
   // Its file stays: a refusal can follow an answer that was lost, and then it is the only key the host takes.
   return { state: isSpoilt ? { ...state, candidate: undefined } : state, actions: [tell, { type: 'publish' }] }
 }

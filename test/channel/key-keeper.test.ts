@@ -51,6 +51,11 @@ interface World {
   written: Error | undefined
   checked: Error | undefined
   whileAcquiring: (() => void) | undefined
+  /** What begins on the disk waits for this, if it is an operation of that name, or of any. */
+  disk: Promise<void> | undefined
+  hangingOperation: string
+  /** What whoever takes the rules waits for. */
+  rulesTaken: Promise<void> | undefined
   /** Ids of the keys on disk. */
   readonly onDisk: Set<string>
 }
@@ -69,6 +74,9 @@ function startKeeper(t: TestContext, changes: Partial<World> = {}) {
     written: undefined,
     checked: undefined,
     whileAcquiring: undefined,
+    disk: undefined,
+    hangingOperation: '',
+    rulesTaken: undefined,
     onDisk: new Set(),
     ...changes,
   }
@@ -79,6 +87,17 @@ function startKeeper(t: TestContext, changes: Partial<World> = {}) {
     if (answer instanceof Error) throw answer
     return answer
   }
+  const askDisk = async <T>(what: string, answer: () => T | Error): Promise<T> => {
+    const { disk } = world
+    journal.push(what)
+    if (disk !== undefined && what.startsWith(world.hangingOperation)) {
+      await disk
+      journal.push(`${what}, late`)
+    } else await Promise.resolve()
+    const result = answer()
+    if (result instanceof Error) throw result
+    return result
+  }
   const host: HostChannel = {
     getStatus: (signal) => ask('status', world.status, signal),
     acquireKey: (signal) => {
@@ -88,14 +107,15 @@ function startKeeper(t: TestContext, changes: Partial<World> = {}) {
     attestKey: (key, signal) => ask(`attest ${key.guid[0]}`, world.attested, signal),
   }
   const store: KeyStore = {
-    prepare: () => ask('prepare', ['the folder is odd']),
-    read: (guid) => ask<LatchedKey>(`read ${guid[0]}`, world.onDisk.has(guid) ? keyOf(guid) : failure('no such file')),
+    prepare: () => askDisk('prepare', () => ['the folder is odd']),
+    read: (guid) =>
+      askDisk<LatchedKey>(`read ${guid[0]}`, () => (world.onDisk.has(guid) ? keyOf(guid) : failure('no such file'))),
     write: async (key) => {
-      await ask(`write ${key.guid[0]}`, world.written)
+      await askDisk(`write ${key.guid[0]}`, () => world.written)
       world.onDisk.add(key.guid)
     },
-    check: (key) => ask(`check ${key.guid[0]}`, world.checked),
-    removeOthers: (guid) => ask(`remove all but ${guid[0]}`, 2),
+    check: (key) => askDisk(`check ${key.guid[0]}`, () => world.checked),
+    removeOthers: (guid) => askDisk(`remove all but ${guid[0]}`, () => 2),
   }
   const stopping = new AbortController()
   const keeper: KeyKeeper = createKeyKeeper({
@@ -108,7 +128,10 @@ function startKeeper(t: TestContext, changes: Partial<World> = {}) {
     events: {
       onMessage: (message) => journal.push(`message: ${message}`),
       onMilestone: (message, elapsedMs) => journal.push(`milestone: ${message} ${elapsedMs}`),
-      onRules: (rules) => journal.push(`rules: ${JSON.stringify(rules) ?? 'none'}`),
+      onRules: (rules) => {
+        journal.push(`rules: ${JSON.stringify(rules) ?? 'none'}`)
+        return world.rulesTaken
+      },
       onReset: () => journal.push('reset'),
       onSnapshot: (snapshot) => {
         assert.equal(snapshot, keeper.snapshot())
@@ -196,8 +219,8 @@ describe('a key is obtained', () => {
       'rules: none',
       'read b',
       `milestone: ${FOUND} 0`,
-      'remove all but b',
       'snapshot: wireserver, key b, latched',
+      'remove all but b',
     ])
   })
 
@@ -213,8 +236,8 @@ describe('a key is obtained', () => {
       'check a',
       'attest a',
       `milestone: ${ATTESTED} 0`,
-      'remove all but a',
       'snapshot: wireserver, key a, latched',
+      'remove all but a',
     ])
     assert.ok(
       log.lines.includes(
@@ -237,8 +260,8 @@ describe('a key is obtained', () => {
         'check a',
         'attest a',
         `milestone: ${ATTESTED} 0`,
-        'remove all but a',
         'snapshot: wireserver, key a, latched',
+        'remove all but a',
       ])
     })
   }
@@ -262,8 +285,8 @@ describe('a key is obtained', () => {
       'rules: none',
       'read c',
       `milestone: ${FOUND} 15000`,
-      'remove all but c',
       'snapshot: wireserver, key c, latched',
+      'remove all but c',
     ])
   })
 
@@ -325,7 +348,7 @@ describe('a step that fails is told in the known words and leaves the key as it 
     await look()
     assert.deepEqual((await pass(15_000)).slice(0, 3), ['status', 'rules: none', 'acquire'])
     world.acquired = keyOf(GUID_B)
-    assert.equal((await pass(15_000)).at(-1), 'snapshot: wireserver, key b, latched')
+    assert.equal((await pass(15_000)).at(-2), 'snapshot: wireserver, key b, latched')
   })
 
   test('a status that fails changes nothing but the message', async (t) => {
@@ -341,6 +364,152 @@ describe('a step that fails is told in the known words and leaves the key as it 
       'message: Failed to get key status - Connection refused (os error 111)',
     ])
     assert.equal(keeper.snapshot(), before)
+  })
+})
+
+describe('a disk that hangs', () => {
+  const HANGS = 'the disk of the keys hangs, no answer within 10 s'
+  const RULES = { imds: { id: 'new', mode: 'enforce', defaultAccess: 'deny' } }
+
+  /** A keeper that holds key a, the host wants another, and the disk hangs from now on. */
+  async function startRotation(t: TestContext) {
+    const scene = startKeeper(t, { status: status({ keyGuid: GUID_A }), onDisk: new Set([GUID_A]) })
+    await scene.look()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    t.after(() => resolve())
+    Object.assign(scene.world, { status: status(), acquired: keyOf(GUID_C), disk: promise })
+    return {
+      ...scene,
+      async thaw() {
+        await scene.look()
+        scene.world.disk = undefined
+        resolve()
+        return await scene.look()
+      },
+    }
+  }
+
+  test('in a write: polls go on, what they bring is followed, and the disk is asked nothing more', async (t) => {
+    const { pass, world, thaw, keeper } = await startRotation(t)
+    assert.deepEqual(await pass(15_000), ['status', 'rules: none', 'acquire', 'write c'])
+    assert.deepEqual(await pass(10_000), [
+      `message: Failed to save key details to file: ${HANGS}`,
+      'snapshot: wireserver, key a, latched',
+    ])
+    world.status = status({ authorizationRules: RULES, secureChannelState: 'WireserverAndImds' })
+    for (let poll = 0; poll < 3; poll++) {
+      assert.deepEqual(await pass(15_000), [
+        'status',
+        `rules: ${JSON.stringify(RULES)}`,
+        `message: Failed to save key details to file: ${HANGS}`,
+        'snapshot: wireserverandimds, key a, latched',
+      ])
+    }
+    assert.equal(keeper.snapshot().state?.modes.imds, 'enforce')
+
+    assert.deepEqual(await thaw(), ['write c, late'], 'a late outcome starts nothing')
+    assert.deepEqual((await pass(15_000)).slice(2), [
+      'write c',
+      'check c',
+      'attest c',
+      `milestone: ${ATTESTED} 85000`,
+      'snapshot: wireserverandimds, key c, latched',
+      'remove all but c',
+    ])
+  })
+
+  test('in a write that fails late: it is tried again, with the same key', async (t) => {
+    const { pass, world, thaw, keeper } = await startRotation(t)
+    await pass(40_000)
+    world.written = failure('No space left on device')
+    await thaw()
+    world.written = undefined
+    const entries = await pass(15_000)
+    assert.ok(!entries.includes('acquire'))
+    assert.equal(entries[2], 'write c')
+    assert.equal(keeper.snapshot().key?.guid, GUID_C)
+  })
+
+  test('in a write of a key that the host has replaced meanwhile: the next one is not begun before, and is used', async (t) => {
+    const { pass, world, thaw, keeper } = await startRotation(t)
+    await pass(40_000)
+    Object.assign(world, { status: status({ keyIncarnationId: 2 }), acquired: keyOf(GUID_B) })
+    assert.deepEqual((await pass(15_000)).slice(2, 4), [
+      'acquire',
+      `message: Failed to save key details to file: ${HANGS}`,
+    ])
+    assert.equal(keeper.snapshot().key?.guid, GUID_A)
+    assert.deepEqual(await thaw(), ['write c, late'])
+    assert.deepEqual((await pass(15_000)).slice(2, 5), ['write b', 'check b', 'attest b'])
+    assert.equal(keeper.snapshot().key?.guid, GUID_B)
+  })
+
+  test('in a check: the key is neither attested nor given up', async (t) => {
+    const { pass, world, thaw, keeper } = await startRotation(t)
+    world.hangingOperation = 'check'
+    assert.deepEqual((await pass(15_000)).slice(-2), ['write c', 'check c'])
+    assert.deepEqual((await pass(10_000)).slice(0, 1), [
+      `message: Failed to check the key '${GUID_C}' details saved locally: ${HANGS}.`,
+    ])
+    const next = await pass(15_000)
+    assert.ok(!next.includes('acquire') && !next.includes('attest c'), next.join('\n'))
+    assert.deepEqual(await thaw(), ['check c, late'])
+    assert.deepEqual((await pass(15_000)).slice(2, 5), ['write c', 'check c', 'attest c'])
+    assert.equal(keeper.snapshot().key?.guid, GUID_C)
+  })
+
+  test('at the start: the host is asked all the same, and a key that can be read is used', async (t) => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    t.after(() => resolve())
+    const { pass, log } = startKeeper(t, {
+      status: status({ keyGuid: GUID_B }),
+      onDisk: new Set([GUID_B]),
+      disk: promise,
+      hangingOperation: 'prepare',
+    })
+    assert.ok((await pass(10_000)).includes('snapshot: wireserver, key b, latched'))
+    assert.ok(log.lines.includes(`Warn The key directory is not prepared yet: ${HANGS}`))
+  })
+
+  test('in a read: the key that may be there is not replaced, and found when the disk answers', async (t) => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const { look, pass, world } = startKeeper(t, {
+      status: status({ keyGuid: GUID_B }),
+      onDisk: new Set([GUID_B]),
+      disk: promise,
+    })
+    t.after(() => resolve())
+    await look()
+    const entries = await pass(100_000)
+    assert.ok(entries.filter((entry) => entry === 'status').length >= 5, entries.join('\n'))
+    assert.ok(!entries.includes('acquire'))
+    assert.deepEqual(entries.slice(-2), [
+      `message: Failed to fetch local key details with error: ${HANGS}.`,
+      'snapshot: wireserver, no key, not latched',
+    ])
+    world.disk = undefined
+    resolve()
+    assert.ok((await pass(15_000)).includes('snapshot: wireserver, key b, latched'))
+  })
+
+  test('in the removal of old keys: the new one is in use, and told, before', async (t) => {
+    const { pass, world, log } = await startRotation(t)
+    world.hangingOperation = 'remove'
+    assert.deepEqual((await pass(15_000)).slice(-2), ['snapshot: wireserver, key c, latched', 'remove all but c'])
+    world.status = status({ keyGuid: GUID_C })
+    assert.deepEqual(await pass(25_000), ['status', 'rules: none', 'snapshot: wireserver, key c, latched'])
+    assert.ok(log.lines.includes(`Warn Superseded key files stay for now: ${HANGS}`))
+  })
+
+  test('that the rules wait for: modes and polls do not, and it is told once', async (t) => {
+    const { look, pass, world, log, keeper } = startKeeper(t, { status: status({ keyGuid: GUID_A }) })
+    await look()
+    world.rulesTaken = new Promise(() => undefined)
+    world.status = status({ keyGuid: GUID_A, secureChannelState: 'WireserverAndImds' })
+    const entries = await pass(100_000)
+    assert.equal(entries.filter((entry) => entry === 'status').length, 4)
+    assert.equal(keeper.snapshot().state?.modes.imds, 'enforce')
+    assert.equal(log.lines.filter((line) => line === 'Warn The rules of the host wait for a disk that hangs').length, 1)
   })
 })
 
@@ -488,7 +657,7 @@ describe('wake()', () => {
     keeper.wake()
     const entries = await look()
     assert.equal(entries[0], 'status')
-    assert.equal(entries.at(-1), 'snapshot: wireserver, key b, latched')
+    assert.equal(entries.at(-2), 'snapshot: wireserver, key b, latched')
     assert.ok(!entries.includes('reset'))
   })
 

@@ -5,10 +5,14 @@ import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { SLOWNESS } from '../kernel/lab.ts'
 import { mountDisk } from './disk.ts'
 import { createMachine, type Machine, waitFor } from './machine.ts'
 
 const GOAL_STATE = 'http://168.63.129.16/machine?comp=goalstate'
+const INSTANCE = 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'
+/** In what went through the agent. */
+const MARK = 'x-ms-azure-host-authorization'
 
 const EVENT = {
   EventLevel: 'INFO',
@@ -100,4 +104,39 @@ test('the disk of the keys hangs while the host replaces the key: nothing goes u
   disk.thaw()
   await waitFor(async () => (await machine.host.readState()).channel === 'latched', 'the new key to be kept')
   await askSigned(machine)
+})
+
+test('the disk of the keys hangs, and rules and modes of the host are followed; an agent that starts then finds its key', async () => {
+  await using machine = await createMachine({ start: { agent: false } })
+  using disk = mountDisk(machine, 'keys')
+  machine.startAgent()
+  await machine.waitUntilProvisioned()
+  const ask = () => machine.curl(['--max-time', '3', INSTANCE, '-H', 'Metadata: true'])
+  const item = (mode: string, defaultAccess: string) =>
+    ({ mode, defaultAccess, id: `${mode} ${defaultAccess}` }) as const
+  const wireserver = item('enforce', 'allow')
+  // Longer than a poll waits for a disk.
+  const follows = (condition: () => Promise<boolean>, what: string) =>
+    waitFor(condition, what, undefined, 30_000 * SLOWNESS)
+  assert.equal((await ask()).status, 200)
+
+  disk.freeze()
+  await machine.host.rotateKey()
+  await waitFor(async () => (await machine.host.readState()).channel === 'offered', 'the new key to be offered')
+  await machine.host.setRules({ wireserver, imds: item('enforce', 'deny') })
+  await follows(async () => (await ask()).status === 403, 'the rule that forbids to be in force')
+  await machine.host.setRules({ wireserver, imds: item('disabled', 'allow') })
+  await follows(async () => !(await ask()).headers.has(MARK), 'IMDS to be left alone')
+  assert.equal((await machine.host.readState()).channel, 'offered', 'the disk does not hang')
+  disk.thaw()
+  await follows(async () => (await machine.host.readState()).channel === 'latched', 'the new key to be kept')
+  await askSigned(machine)
+
+  machine.agent.kill('SIGTERM')
+  await machine.agent.ended
+  disk.freeze()
+  machine.startAgent()
+  await follows(async () => (await machine.curl([GOAL_STATE])).headers.has(MARK), 'the agent to guard')
+  await askSigned(machine)
+  assert.equal((await machine.host.readState()).channel, 'latched')
 })
