@@ -153,6 +153,24 @@ test('update() with the switch off again waits for a look that is running, and f
   assert.equal(scene.applied.length, 1, 'rules that the host has replaced meanwhile are not applied')
 })
 
+test('update() while a look hangs begins one more look, however often the host speaks, for what it said last', async () => {
+  const scene = localHolder()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  scene.gate = promise
+  const updates = [scene.rules.update({ imds: LOCAL_IMDS })]
+  await Promise.resolve()
+  for (let i = 0; i < 100; i++) updates.push(scene.rules.update({ imds: { ...LOCAL_IMDS, mode: `mode ${i}` } }))
+  updates.push(scene.rules.update({ imds: { ...TO_BOB, id: switchedOn('last') } }))
+  resolve()
+  await Promise.all(updates)
+  assert.equal(scene.looks, 4, 'two files, twice')
+  assert.deepEqual(
+    scene.applied.map(({ imds }) => imds?.id),
+    ['last-useLocalFileRules-true'],
+  )
+  assert.equal(scene.outcome(), 'forbidden')
+})
+
 test('reread() merges what the file holds now into what the host sent last', async () => {
   const scene = localHolder()
   await scene.rules.update({ imds: LOCAL_IMDS })

@@ -29,9 +29,19 @@ interface Faults {
   readonly write: boolean
   readonly check: boolean
   readonly read: boolean
+  /** What is asked of the disk from now on gets its answer when the disk does not hang any more. */
+  readonly hangs: boolean
 }
 
-const HEALTHY: Faults = { status: 'none', acquire: 'none', attest: 'none', write: false, check: false, read: false }
+const HEALTHY: Faults = {
+  status: 'none',
+  acquire: 'none',
+  attest: 'none',
+  write: false,
+  check: false,
+  read: false,
+  hangs: false,
+}
 
 /** What happens between two polls. */
 type Turn =
@@ -48,7 +58,15 @@ const turn: fc.Arbitrary<Turn> = fc.oneof(
     weight: 6,
     arbitrary: fc.record({
       kind: fc.constant('poll' as const),
-      faults: fc.record({ status: fault, acquire: fault, attest: fault, write: broken, check: broken, read: broken }),
+      faults: fc.record({
+        status: fault,
+        acquire: fault,
+        attest: fault,
+        write: broken,
+        check: broken,
+        read: broken,
+        hangs: broken,
+      }),
     }),
   },
   {
@@ -119,23 +137,53 @@ class World {
 
   readonly store: KeyStore = {
     prepare: async () => [],
-    read: async (guid) => {
-      const key = this.disk.get(guid)
-      if (key === undefined || this.faults.read) throw new AgentError('KEY_FILE_UNUSABLE', 'no such file')
-      return key
-    },
-    write: async (key) => {
-      if (this.faults.write) throw new AgentError('KEY_STORE_FAILED', 'disk full')
-      this.disk.set(key.guid, key)
-    },
-    check: async (key) => {
-      if (this.faults.check) throw new AgentError('KEY_CHECK_FAILED', 'not matched')
-      assert.equal(this.disk.get(key.guid), key)
-    },
-    removeOthers: async (guid) => {
-      for (const other of [...this.disk.keys()]) if (other !== guid) this.disk.delete(other)
-      return 0
-    },
+    read: (guid) =>
+      this.#onDisk(() => {
+        const key = this.disk.get(guid)
+        if (key === undefined || this.faults.read) throw new AgentError('KEY_FILE_UNUSABLE', 'no such file')
+        return key
+      }),
+    write: (key) =>
+      this.#onDisk(() => {
+        if (this.faults.write) throw new AgentError('KEY_STORE_FAILED', 'disk full')
+        this.disk.set(key.guid, key)
+      }),
+    check: (key) =>
+      this.#onDisk(() => {
+        if (this.faults.check) throw new AgentError('KEY_CHECK_FAILED', 'not matched')
+        assert.equal(this.disk.get(key.guid), key)
+      }),
+    removeOthers: (guid) =>
+      this.#onDisk(() => {
+        for (const other of [...this.disk.keys()]) if (other !== guid) this.disk.delete(other)
+        return 0
+      }),
+  }
+
+  /** Pending while the disk hangs. */
+  #answering: PromiseWithResolvers<void> | undefined
+  #running = 0
+  /** Operations on the disk that ran at once, at most. Told here, since the keeper takes what is thrown for a fault of the disk. */
+  mostRunning = 0
+
+  setFaults(faults: Faults): void {
+    this.faults = faults
+    if (faults.hangs) this.#answering ??= Promise.withResolvers()
+    else {
+      this.#answering?.resolve()
+      this.#answering = undefined
+    }
+  }
+
+  async #onDisk<T>(run: () => T): Promise<T> {
+    this.#running++
+    this.mostRunning = Math.max(this.mostRunning, this.#running)
+    try {
+      await this.#answering?.promise
+      return run()
+    } finally {
+      this.#running--
+    }
   }
 
   async #call<T>(kind: Fault, run: () => T): Promise<T> {
@@ -171,6 +219,7 @@ async function play(turns: readonly Turn[]): Promise<void> {
     },
   })
   const check = () => {
+    assert.ok(world.mostRunning <= 1, 'two operations on the disk at once')
     for (const { key, isLatched, stateText, state } of [...published.splice(0), keeper.snapshot()]) {
       if (key !== undefined) {
         assert.equal(world.issued.get(key.guid), key, 'a key and an id that the host did not give together')
@@ -182,13 +231,13 @@ async function play(turns: readonly Turn[]): Promise<void> {
     }
   }
 
-  world.faults = turns[0]?.kind === 'poll' ? turns[0].faults : HEALTHY
+  world.setFaults(turns[0]?.kind === 'poll' ? turns[0].faults : HEALTHY)
   const done = keeper.run(stopping.signal)
   await clock.settle()
   check()
   for (const each of turns) {
     if (each.kind === 'poll') {
-      world.faults = each.faults
+      world.setFaults(each.faults)
       await clock.advance(POLL_MS)
     } else if (each.kind === 'state') world.level = each.level
     else if (each.kind === 'rotate') world.rotate()
@@ -198,7 +247,7 @@ async function play(turns: readonly Turn[]): Promise<void> {
     check()
   }
 
-  world.faults = HEALTHY
+  world.setFaults(HEALTHY)
   await clock.advance(POLL_MS)
   await clock.settle()
   check()

@@ -112,7 +112,7 @@ test('the disk of the keys hangs, and rules and modes of the host are followed; 
   machine.startAgent()
   await machine.waitUntilProvisioned()
   const ask = () => machine.curl(['--max-time', '3', INSTANCE, '-H', 'Metadata: true'])
-  const item = (mode: string, defaultAccess: string) =>
+  const item = (mode: string, defaultAccess: 'allow' | 'deny') =>
     ({ mode, defaultAccess, id: `${mode} ${defaultAccess}` }) as const
   const wireserver = item('enforce', 'allow')
   // Longer than a poll waits for a disk.
