@@ -477,7 +477,7 @@ function buildKeeper(
       onMilestone: (message, elapsedMs) => milestone('keyKeeper', message, elapsedMs),
       onRules(received) {
         report.polled()
-        // Not waited for: rules that need no file must not wait for a disk, and the others read it after this look.
+        // Begun first, so that an edit after the files were read is seen; not waited for, since its disk may hang.
         void rulesWatch.ensure()
         return rules.update(received)
       },
