@@ -53,6 +53,14 @@ function writeEvents(machine: Machine, count: number): void {
   )
 }
 
+/** Mounts a disk in memory where the logs go. @param options of mount(8) */
+function mountForLogs(machine: Machine, options: string): Disposable {
+  const folder = join(machine.folder, 'log')
+  mkdirSync(folder)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `${options},mode=0750`, 'apa-bench', folder])
+  return { [Symbol.dispose]: () => void execFileSync('umount', ['--lazy', folder]) }
+}
+
 /** Connects as many users with as many command lines each: by rewriting its own, which is quicker than to start anew. */
 const CROWD = `
 import os, socket, sys
@@ -108,21 +116,11 @@ const CASES: readonly Case[] = [
   },
   {
     name: 'full disk of the logs',
-    prepare(machine) {
-      const folder = join(machine.folder, 'log')
-      mkdirSync(folder)
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k,mode=0750', 'apa-bench', folder])
-      return { [Symbol.dispose]: () => void execFileSync('umount', ['--lazy', folder]) }
-    },
+    prepare: (machine) => mountForLogs(machine, 'size=64k'),
   },
   {
     name: 'read-only disk of the logs',
-    prepare(machine) {
-      const folder = join(machine.folder, 'log')
-      mkdirSync(folder)
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro,mode=0750', 'apa-bench', folder])
-      return { [Symbol.dispose]: () => void execFileSync('umount', ['--lazy', folder]) }
-    },
+    prepare: (machine) => mountForLogs(machine, 'ro'),
   },
   {
     name: '1000 telemetry events of 2.7 kB',
@@ -204,9 +202,9 @@ async function watchLoop(machine: Machine, signal: AbortSignal): Promise<Wait[]>
 
 /** The agent's own figure: of so many samples of its delay, how many were longer than 5 ms. */
 async function readOwnDelay(machine: Machine): Promise<string> {
-  const page = await machine.lab.run('curl', ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/metrics'])
+  const { body } = await machine.readControl('/metrics')
   const count = (le: string) =>
-    Number(new RegExp(`event_loop_delay_seconds_bucket\\{le="${le}"\\} (\\d+)`).exec(page.stdout)?.[1])
+    Number(new RegExp(`event_loop_delay_seconds_bucket\\{le="${le}"\\} (\\d+)`).exec(body)?.[1])
   return `${count('\\+Inf') - count('0.005')} of ${count('\\+Inf')}`
 }
 

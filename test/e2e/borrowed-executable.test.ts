@@ -1,8 +1,9 @@
 /**
  * Nobody borrows the name of another executable, whatever he does with mounts of his own.
  *
- * The rules let /usr/bin/curl read the metadata, a copy of it that root keeps elsewhere, and nobody else. The impostor is a copy of it that lies elsewhere, so that
- * file name, arguments and requests are all the same and only the file is not. Its user, 1000, has no more than any other.
+ * The rules let /usr/bin/curl read the metadata, a copy of it that root keeps elsewhere, and nobody else. The impostor is a
+ * copy of it that lies elsewhere, so that file name, arguments and requests are all the same and only the file is not. Its
+ * user, 1000, has no more than any other.
  */
 
 import assert from 'node:assert/strict'

@@ -35,11 +35,7 @@ interface Status {
   readonly redirection: { readonly counters: Readonly<Record<string, number>> }
 }
 
-async function status(machine: Machine): Promise<Status> {
-  const args = ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/status']
-  return JSON.parse((await machine.lab.run('curl', args)).stdout) as Status
-}
-
+const status = async (machine: Machine) => JSON.parse((await machine.readControl('/status')).body) as Status
 const counter = async (machine: Machine, name: string) => (await status(machine)).redirection.counters[name]
 const served = async (machine: Machine) => (await status(machine)).containers.served
 const openDescriptors = (machine: Machine) => readdirSync(`/proc/${machine.agent.pid}/fd`).length
@@ -175,7 +171,7 @@ describe('containers: serve', { skip, timeout: TIMEOUT_MS }, () => {
       'descriptors to be closed',
       () => `${before} before, ${openDescriptors(machine)} now`,
     )
-    assert.match(await metrics(machine), /^azure_proxy_agent_connection_records 0$/m)
+    assert.match((await machine.readControl('/metrics')).body, /^azure_proxy_agent_connection_records 0$/m)
     assert.deepEqual(new Set(Object.values(containers.refused)), new Set([0]))
     t.diagnostic(`${MANY} namespaces in ${Math.round(tookMs)} ms, ${atMost} served when the last had come`)
     t.diagnostic(`connected after ${middleAndWorst(newborn.map((each) => each.connectedMs))} of life`)
@@ -286,11 +282,6 @@ time.sleep(60)`
     assert.equal((await machine.curl(ask('after'), { netns })).status, 200)
   })
 })
-
-async function metrics(machine: Machine): Promise<string> {
-  return (await machine.lab.run('curl', ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/metrics']))
-    .stdout
-}
 
 describe('containers: direct', { skip: noLab, timeout: TIMEOUT_MS }, () => {
   test('leaves connects alone', async () => {

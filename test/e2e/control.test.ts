@@ -20,12 +20,9 @@ function status(machine: Machine, ...words: string[]) {
   return { code: result.status, stdout: result.stdout, stderr: result.stderr }
 }
 
-const page = (machine: Machine, path: string, ...args: string[]) =>
-  machine.curl(['--unix-socket', machine.controlSocket, ...args, `http://localhost${path}`])
-
 async function waitUntilHealthy(machine: Machine): Promise<void> {
   await waitFor(
-    async () => (await page(machine, '/healthz')).status === 200,
+    async () => (await machine.readControl('/healthz')).status === 200,
     'health',
     () => machine.agent.output(),
   )
@@ -53,8 +50,8 @@ describe('the control socket', { skip: reasonToSkip() }, () => {
       [200, '/status', '--head'],
     ]
     for (const [expected, path, ...args] of rows)
-      assert.equal((await page(machine, path, ...args)).status, expected, [path, ...args].join(' '))
-    assert.equal((await page(machine, '/status', '-H', `x: ${'y'.repeat(5000)}`)).status, 0)
+      assert.equal((await machine.readControl(path, args)).status, expected, [path, ...args].join(' '))
+    assert.equal((await machine.readControl('/status', ['-H', `x: ${'y'.repeat(5000)}`])).status, 0)
     machine.agent.kill('SIGTERM')
     assert.equal((await machine.agent.ended).code, 0)
     assert.equal(existsSync(machine.controlSocket), false)
@@ -75,7 +72,7 @@ describe('the control socket', { skip: reasonToSkip() }, () => {
     assert.ok(existsSync(machine.controlSocket))
     machine.startAgent()
     await waitFor(
-      async () => (await page(machine, '/status')).status === 200,
+      async () => (await machine.readControl('/status')).status === 200,
       'the socket',
       () => machine.agent.output(),
     )
@@ -142,7 +139,7 @@ describe('the status command', { skip: reasonToSkip() }, () => {
     const starting = status(machine)
     assert.equal(starting.code, 1)
     assert.match(starting.stdout, /^health +NOT HEALTHY, /)
-    const health = await page(machine, '/healthz')
+    const health = await machine.readControl('/healthz')
     assert.equal(health.status, 503)
     assert.match(health.body, /^[^\n]+\n$/)
     const words = ['status', '--socket', machine.controlSocket]
@@ -167,7 +164,7 @@ describe('metrics', { skip: reasonToSkip() }, () => {
       200,
     )
     await machine.curl(['http://127.0.0.1:3080/metadata/instance'])
-    const { status: code, headers, body } = await page(machine, '/metrics')
+    const { status: code, headers, body } = await machine.readControl('/metrics')
     assert.equal(code, 200)
     assert.equal(headers.get('content-type'), 'text/plain; version=0.0.4; charset=utf-8')
     assert.deepEqual(lintMetrics(body), [])

@@ -47,9 +47,8 @@ test('nobody reads the output: requests are served, lost lines are counted, and 
   const ended = once(child, 'close')
   await machine.waitUntilProvisioned()
   const lost = async () => {
-    const args = ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/metrics']
-    const page = await machine.lab.run('curl', args)
-    return Number(/log_entries_lost_total\{log="system"\} (\d+)/.exec(page.stdout)?.[1])
+    const { body } = await machine.readControl('/metrics')
+    return Number(/log_entries_lost_total\{log="system"\} (\d+)/.exec(body)?.[1])
   }
   await waitFor(async () => {
     await Promise.all(Array.from({ length: 4 }, () => machine.curl([`${GOAL_STATE}&n=[1-50]`])))

@@ -99,9 +99,9 @@ describe('failClosed', { skip: reasonToSkip() ?? false, timeout: 200_000 * SLOWN
     await isServed(machine)
     const { stdout } = await machine.lab.run(AGENT_UNDER_TEST, ['status', '--config', machine.configPath])
     assert.match(stdout, /^redirection .*; fails closed$/m)
-    const page = await machine.curl(['--unix-socket', machine.controlSocket, 'http://localhost/metrics'])
-    assert.match(page.body, /^azure_proxy_agent_fails_closed 1$/m)
-    assert.match(page.body, /^azure_proxy_agent_kernel_events_total\{event="shut"\} [2-9]/m)
+    const { body } = await machine.readControl('/metrics')
+    assert.match(body, /^azure_proxy_agent_fails_closed 1$/m)
+    assert.match(body, /^azure_proxy_agent_kernel_events_total\{event="shut"\} [2-9]/m)
 
     const refused = await cleanUp(machine)
     assert.deepEqual([refused.code, refused.stdout], [1, ''])

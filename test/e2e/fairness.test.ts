@@ -49,15 +49,8 @@ describe('one user, by what takes long,', () => {
   const privateMb = () => memory(machine.agent.pid).privateMb
   const connections = async (filter: string) =>
     Number((await machine.lab.run('sh', ['-c', `ss -Htn state established state close-wait ${filter} | wc -l`])).stdout)
-  const openConnections = async () => {
-    const page = await machine.lab.run('curl', [
-      '-s',
-      '--unix-socket',
-      machine.controlSocket,
-      'http://localhost/metrics',
-    ])
-    return Number(/^azure_proxy_agent_open_connections (\d+)$/m.exec(page.stdout)?.[1])
-  }
+  const openConnections = async () =>
+    Number(/^azure_proxy_agent_open_connections (\d+)$/m.exec((await machine.readControl('/metrics')).body)?.[1])
   /** Mallory goes, and has his whole share again: of a connection that waits, the agent notices its end with the next answer. */
   const leave = async () => {
     crowd.leave()

@@ -31,11 +31,6 @@ async function askSigned(machine: Machine): Promise<void> {
   assert.equal(requests.find(({ target }) => target.startsWith('/machine?comp=goalstate'))?.signature, 'right')
 }
 
-async function readControl(machine: Machine, page: string): Promise<string> {
-  const args = ['-s', '--max-time', '5', '--unix-socket', machine.controlSocket, `http://localhost${page}`]
-  return (await machine.lab.run('curl', args)).stdout
-}
-
 test('the disks of logs, status, events and keys hang together', async () => {
   await using machine = await createMachine({
     config: { monitorIntervalInSeconds: 1, telemetryIntervalInSeconds: 1 },
@@ -59,8 +54,8 @@ test('the disks of logs, status, events and keys hang together', async () => {
     await sleep(100)
   }
   assert.equal(stamp(), frozenAt, 'the disk of the status does not hang')
-  assert.match(await readControl(machine, '/healthz'), /^guarding: /)
-  assert.ok(JSON.parse(await readControl(machine, '/status')).decisions.ok >= 30)
+  assert.match((await machine.readControl('/healthz')).body, /^guarding: /)
+  assert.ok(JSON.parse((await machine.readControl('/status')).body).decisions.ok >= 30)
   assert.ok((await polls()) > pollsBefore, 'the host is not asked')
 
   for (const disk of mounted) disk.thaw()
@@ -90,8 +85,10 @@ test('the disk of the keys hangs while the host replaces the key: nothing goes u
   await askSigned(machine)
   disk.freeze()
   await machine.host.rotateKey()
+  const channel = async () => (await machine.host.readState()).channel
+  // What is asked before the new key is offered shows little: its write has not begun to hang.
+  await waitFor(async () => (await channel()) === 'offered', 'the new key to be offered')
   const { requests } = await machine.requestsDuring(async () => {
-    // From before the new key is asked for to after its write has begun to hang.
     for (let i = 0; i < 30; i++) {
       await machine.curl(['--max-time', '3', GOAL_STATE])
       await sleep(100)
@@ -99,10 +96,10 @@ test('the disk of the keys hangs while the host replaces the key: nothing goes u
   })
   assert.equal(requests.length, 30)
   for (const { signature } of requests) assert.notEqual(signature, 'absent')
-  assert.equal((await machine.host.readState()).channel, 'offered', 'the host was told that the key is kept')
-  assert.match(await readControl(machine, '/healthz'), /^guarding: /)
+  assert.equal(await channel(), 'offered', 'the host was told that the key is kept')
+  assert.match((await machine.readControl('/healthz')).body, /^guarding: /)
   disk.thaw()
-  await waitFor(async () => (await machine.host.readState()).channel === 'latched', 'the new key to be kept')
+  await waitFor(async () => (await channel()) === 'latched', 'the new key to be kept')
   await askSigned(machine)
 })
 

@@ -18,8 +18,8 @@ async function ask(machine: Machine): Promise<void> {
 }
 
 async function lostEntries(machine: Machine): Promise<number> {
-  const page = await machine.lab.run('curl', ['-s', '--unix-socket', machine.controlSocket, 'http://localhost/metrics'])
-  return Number(/log_entries_lost_total\{log="connection"\} (\d+)/.exec(page.stdout)?.[1])
+  const { body } = await machine.readControl('/metrics')
+  return Number(/log_entries_lost_total\{log="connection"\} (\d+)/.exec(body)?.[1])
 }
 
 test('a full disk, made room again', async () => {

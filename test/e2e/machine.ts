@@ -167,6 +167,11 @@ export class Machine implements AsyncDisposable {
     return parseCurl(result)
   }
 
+  /** Asks for a page of the control socket, such as `/metrics`, as root. @param args further ones of curl */
+  readControl(page: string, args: readonly string[] = []): Promise<Answer> {
+    return this.curl(['--unix-socket', this.controlSocket, ...args, `http://localhost${page}`])
+  }
+
   /** What the host recorded while `action` ran, its own channel calls left out. */
   async requestsDuring<T>(action: () => Promise<T>): Promise<{ result: T; requests: RecordedRequest[] }> {
     const before = (await this.host.readRequests()).at(-1)?.seq ?? 0

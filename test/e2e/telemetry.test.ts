@@ -56,8 +56,8 @@ const waitForEvent = (machine: Machine, name: string, value: string | RegExp) =>
   )
 
 async function metric(machine: Machine, sample: string): Promise<number> {
-  const page = await machine.curl(['--unix-socket', machine.controlSocket, 'http://localhost/metrics'])
-  const line = page.body.split('\n').find((each) => each.startsWith(`${sample} `))
+  const { body } = await machine.readControl('/metrics')
+  const line = body.split('\n').find((each) => each.startsWith(`${sample} `))
   return Number(line?.split(' ').at(-1))
 }
 

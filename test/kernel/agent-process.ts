@@ -44,7 +44,7 @@ type Command =
 
 const setup = JSON.parse(process.argv[2]!) as AgentSetup
 let taking = true
-/** How long the next connection is left alone between asking for its peer and taking its record. */
+/** File whose appearance ends the next stall, between asking for the peer and taking its record; empty: none. */
 let stallPath = ''
 const records = new WeakMap<Socket, Taken>()
 /** All connections since the last time somebody asked, in the order of accepting. */
