@@ -61,6 +61,7 @@ const OUTCOMES: readonly Outcome[] = [
   {
     situation: 'of a method that is refused',
     args: ['-X', 'TRACE', 'http://168.63.129.16/x'],
+    isUnnamed: true,
     answer: 405,
     normal: '405 Method Not Allowed',
     failed: undefined,
@@ -68,6 +69,7 @@ const OUTCOMES: readonly Outcome[] = [
   {
     situation: 'of a path that climbs',
     args: ['--path-as-is', 'http://168.63.129.16/a/../b'],
+    isUnnamed: true,
     answer: 403,
     normal: '403 Forbidden',
     failed: undefined,
