@@ -153,12 +153,18 @@ export function createContainers(options: ContainersOptions): Containers {
     inherited = []
     for (const [netns, fd] of left) {
       const each = describeInherited(netns, fd)
-      if (each === undefined) continue
-      served.set(netns, { ...each, listener: proxy.adopt(fd, netns), pid: NOBODY })
-      const kernel = redirector
-      if (kernel !== undefined) tryTo(() => serve(kernel, each))
+      if (each !== undefined) tryTo(() => goOnWith(proxy, each))
     }
     if (left.length > 0) log.info(`Went on with the listeners of ${served.size} other network namespaces`)
+  }
+  const goOnWith = (proxy: ProxyServer, each: Omit<Served, 'listener' | 'pid'>) => {
+    try {
+      served.set(each.netns, { ...each, listener: proxy.adopt(each.fd, each.netns), pid: NOBODY })
+    } catch (error) {
+      store.drop(each.netns)
+      throw error
+    }
+    if (redirector !== undefined) serve(redirector, each)
   }
   const describeInherited = (netns: bigint, fd: number) => {
     try {
@@ -224,16 +230,19 @@ export function createContainers(options: ContainersOptions): Containers {
   }
   const close = ({ netns, inode, listener }: Served) => {
     served.delete(netns)
-    // First no more connects, then no listener.
-    redirector?.setServed(netns, false)
-    store.drop(netns)
-    listener[Symbol.dispose]()
+    try {
+      // First no more connects, then no listener.
+      redirector?.setServed(netns, false)
+    } finally {
+      store.drop(netns)
+      listener[Symbol.dispose]()
+    }
     log.debug(`Network namespace ${inode} is not served any more`)
   }
   const closeAll = () => {
     for (const each of served.values()) tryTo(() => close(each))
   }
-  /** What the kernel refuses here is told, and tried again with the next look. */
+  /** What the kernel refuses here is told; what is still to be done is tried again with the next look. */
   const tryTo = (action: () => void) => {
     try {
       action()

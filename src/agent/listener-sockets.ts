@@ -23,6 +23,7 @@ export const LISTENER_SOCKETS: ListenerSockets = {
   boundTo,
   accept: acceptConnection,
   watch(fd, onReadable) {
+    // Here, since all listeners come by, also those that were handed over or made in another namespace.
     setNoDelay(fd)
     return watchReadable(fd, onReadable)
   },

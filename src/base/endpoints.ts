@@ -1,5 +1,13 @@
 /** The three services of the Azure host that the agent guards, and the address of its own listener. */
 
+/** Where a socket is, or its peer. */
+export interface InetAddress {
+  /** Dotted IPv4. */
+  readonly address: string
+  /** Host byte order. */
+  readonly port: number
+}
+
 export type EndpointName = 'wireserver' | 'imds' | 'hostga'
 
 /** One guarded service: IPv4 address in dotted form, TCP port in host byte order. */

@@ -28,6 +28,10 @@ export function cutUtf8(text: string, maxBytes: number, mark = ''): string {
   return bytes.toString('utf8', 0, end) + mark
 }
 
+/** Longest list of groups, and longest path, in what is told of a caller: bytes of UTF-8. */
+export const MAX_GROUPS_BYTES = 2048
+export const MAX_PATH_BYTES = 1024
+
 /** Takes texts from the front of a list, `maxBytes` of UTF-8 in all at most, and says how many are left out. */
 export function cutList(texts: readonly string[], maxBytes: number): readonly string[] {
   let sizeBytes = 0

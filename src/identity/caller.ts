@@ -1,6 +1,6 @@
 /** Who opened a connection: what rules are matched against, and what logs and summaries say. */
 
-import { cutList, cutUtf8 } from '../base/text.ts'
+import { cutList, cutUtf8, MAX_GROUPS_BYTES, MAX_PATH_BYTES } from '../base/text.ts'
 
 /**
  * A caller, fixed for the life of its connection.
@@ -48,8 +48,6 @@ export const UNDEFINED_TEXT = 'undefined'
 const MAX_CGROUP_PATH_BYTES = 512
 
 /** Names of groups and the path of a program are cut so that the claims fit into a line of the log. */
-const MAX_GROUPS_BYTES = 2048
-const MAX_PATH_BYTES = 1024
 
 /** As container engines print an id; a log takes the whole of it for a secret. */
 const SHORT_ID = 12

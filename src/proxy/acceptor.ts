@@ -7,6 +7,7 @@
  */
 
 import { getSystemErrorName } from 'node:util'
+import type { InetAddress } from '../base/endpoints.ts'
 
 /** The kernel's sockets, as far as listeners need them. Refusals are `-errno`. */
 export interface ListenerSockets {
@@ -25,13 +26,6 @@ export interface ListenerSockets {
    */
   watch(fd: number, onReadable: () => void): Disposable
   close(fd: number): void
-}
-
-export interface InetAddress {
-  /** Dotted IPv4. */
-  readonly address: string
-  /** Host byte order. */
-  readonly port: number
 }
 
 export interface AcceptorEvents {

@@ -7,9 +7,10 @@
 
 import { Socket } from 'node:net'
 import { getSystemErrorName } from 'node:util'
+import type { InetAddress } from '../base/endpoints.ts'
 import { AgentError, describeErrno, describeError } from '../base/errors.ts'
 import { parseRequestTarget } from '../base/request-target.ts'
-import { type InetAddress, type ListenerSockets, startAccepting } from './acceptor.ts'
+import { type ListenerSockets, startAccepting } from './acceptor.ts'
 import { type ClientConnection, openConnection } from './exchange.ts'
 import { type ConnectionLimits, ServerConnection, type Turn } from './http1/server-connection.ts'
 import { handleRequest } from './pipeline.ts'
@@ -25,8 +26,9 @@ export interface ProxyServer {
   listen(address: string, port: number, inherited?: number): Promise<void>
   /**
    * Accepts connections on another socket that listens, in another network namespace. They count among all others.
-   * @param fd is owned by the server from now on
+   * @param fd is owned by the server from now on; closed, should this throw
    * @param netns cookie of that namespace, handed to `stages.attribute()` with each connection
+   * @throws SyscallError or AgentError when the runtime cannot watch it
    * @returns ends that; connections which have been accepted stay
    */
   adopt(fd: number, netns: bigint): Disposable
@@ -148,7 +150,7 @@ export function createProxyServer(
 
   /** Sockets that listen, by descriptor; each closes with its entry. */
   const listeners = new Map<number, Disposable>()
-  const close = (fd: number) => {
+  const closeListener = (fd: number) => {
     const accepting = listeners.get(fd)
     if (accepting === undefined) return
     listeners.delete(fd)
@@ -169,14 +171,14 @@ export function createProxyServer(
         onRefused: (errno) => stages.observer.listenerFailed(describeErrno(errno)),
         onLost() {
           // The descriptor of another keeps its number until who adopted it lets go: it may be a name for it elsewhere.
-          if (fd === main) close(fd)
+          if (fd === main) closeListener(fd)
         },
       })
       listeners.set(fd, accepting)
       return {
         [Symbol.dispose]: () => {
           // By now the number may be that of another.
-          if (listeners.get(fd) === accepting) close(fd)
+          if (listeners.get(fd) === accepting) closeListener(fd)
         },
       }
     } catch (error) {
@@ -210,15 +212,13 @@ export function createProxyServer(
       main = fd
       timer = setInterval(expire, intervalMs)
     },
-    adopt(fd, netns) {
-      return startListening(fd, netns)
-    },
+    adopt: startListening,
     descriptor: () => main,
     openConnections: () => open.size,
     closed: closed.promise,
     async close(graceMs) {
       isClosing = true
-      for (const fd of [...listeners.keys()]) close(fd)
+      for (const fd of [...listeners.keys()]) closeListener(fd)
       settle()
       for (const { connection } of open.values()) connection.finish()
       const cut = setTimeout(() => {

@@ -1,5 +1,6 @@
 /**
- * Waiting for a descriptor that Node has no class for, such as a map of the kernel, or handles otherwise, such as a listener, on the event loop that Node runs.
+ * Waiting for a descriptor that Node has no class for, such as a map of the kernel, or handles otherwise, such as a listener,
+ * on the event loop that Node runs.
  *
  * The loop is libuv's, whose functions are part of the runtime; a poll handle is what its own sockets are made of.
  */

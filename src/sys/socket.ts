@@ -11,13 +11,13 @@ import { SyscallError } from './syscall-error.ts'
 export const SOL_SOCKET = 1
 const SO_PEERCRED = 17
 const SO_ACCEPTCONN = 30
-const SO_COOKIE = 57
 const SO_NETNS_COOKIE = 71
 
 /** Source: linux/in.h IPPROTO_TCP; linux/tcp.h TCP_INFO, whose first byte is `tcpi_state`. */
 export const IPPROTO_TCP = 6
 const TCP_INFO = 11
 
+/** Filled and read within one call. */
 const STATE = allocate(1)
 
 /** Source: net/tcp_states.h. In both the peer's address and port are taken by this very socket. */
@@ -54,14 +54,6 @@ export function findNetnsCookie(fd: number): bigint | undefined {
 export function findOwnNetnsCookie(): bigint | undefined {
   using socket = openDatagramSocket()
   return findNetnsCookie(socket.number)
-}
-
-/**
- * Reads the cookie of a socket: the same number that programs get from `bpf_get_socket_cookie()`.
- * @throws SyscallError code SOCKET_OPTION_FAILED
- */
-export function readSocketCookie(fd: number): bigint {
-  return readCookie(fd, SO_COOKIE, 'SO_COOKIE')
 }
 
 /**

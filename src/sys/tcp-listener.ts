@@ -1,5 +1,6 @@
 /** Sockets that listen for TCP connections on an IPv4 address, and the connections that wait at them. */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import { EAGAIN, errnoName } from './errno.ts'
 import { Fd } from './fd.ts'
 import { allocate, sysAccept4, sysBind, sysGetsockname, sysListen, sysSetsockopt, sysSocket } from './libc.ts'
@@ -12,6 +13,7 @@ import {
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOL_SOCKET,
+  socketError,
 } from './socket.ts'
 import { SyscallError } from './syscall-error.ts'
 
@@ -19,12 +21,6 @@ import { SyscallError } from './syscall-error.ts'
 const SOCK_STREAM = 1
 const SO_REUSEADDR = 2
 const TCP_NODELAY = 1
-
-/** A dotted IPv4 address, and a port in host byte order. */
-export interface InetAddress {
-  readonly address: string
-  readonly port: number
-}
 
 /** A connection that was accepted. */
 export interface Accepted {
@@ -56,14 +52,16 @@ export function bindAndListen(fd: number, addressBytes: ArrayLike<number>, port:
 /**
  * Lets all connections that a listener accepts from now on send without delay.
  * Source: tcp(7) TCP_NODELAY; kernel net/core/sock.c, `sk_clone_lock()`: a connection begins as a copy of its listener.
+ * @throws SyscallError code LISTEN_REFUSED
  */
 export function setNoDelay(listener: number): void {
   check('setsockopt(TCP_NODELAY)', sysSetsockopt(listener, IPPROTO_TCP, TCP_NODELAY, YES))
 }
 
-/** Tells where a socket is bound. @throws SyscallError code LISTEN_REFUSED */
+/** Tells where a socket is bound. @throws SyscallError code SOCKET_FAILED */
 export function boundTo(fd: number): InetAddress {
-  check('getsockname', sysGetsockname(fd, ADDRESS))
+  const result = sysGetsockname(fd, ADDRESS)
+  if (result < 0) throw socketError('getsockname', -result, `tell where descriptor ${fd} is bound`)
   return decodeAddress()
 }
 

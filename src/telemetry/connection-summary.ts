@@ -7,7 +7,7 @@
  * room for are the last ones counted together.
  */
 
-import { cutList } from '../base/text.ts'
+import { cutList, MAX_GROUPS_BYTES } from '../base/text.ts'
 
 export interface SummaryKey {
   readonly userName: string
@@ -37,7 +37,6 @@ export interface ConnectionSummary {
 }
 
 /** Names of groups that are shown, in bytes: a directory service may put users into hundreds. */
-export const MAX_GROUPS_BYTES = 2048
 
 const BUCKET_MS = 15 * 60 * 1000
 const MAX_AGE_MS = 4 * 60 * 60 * 1000

@@ -10,11 +10,11 @@ import { STATUS_CODES } from 'node:http'
 import { type Endpoint, findEndpoint } from '../base/endpoints.ts'
 import type { Level } from '../base/log.ts'
 import { redactSecrets } from '../base/redact.ts'
-import { cutList, cutUtf8 } from '../base/text.ts'
+import { cutList, cutUtf8, MAX_GROUPS_BYTES, MAX_PATH_BYTES } from '../base/text.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
 import type { ConnectionLog } from './connection-log.ts'
-import { type ConnectionSummary, MAX_GROUPS_BYTES } from './connection-summary.ts'
+import type { ConnectionSummary } from './connection-summary.ts'
 import type { Denials } from './denials.ts'
 import type { ConnectionFacts, RequestFacts } from './request-facts.ts'
 import type { MeasuredEndpoint, RequestMetrics } from './request-metrics.ts'
@@ -88,7 +88,6 @@ const MAX_KIND_BYTES = 512
 const MAX_TARGET_BYTES = 2048
 
 /** Longest path of an executable: who makes directories can make them deep. */
-const MAX_PATH_BYTES = 1024
 
 /** What stands for the caller of a request that has none. */
 const NOBODY = { userName: 'empty', groups: [], exePath: 'empty', commandLine: 'empty' } as const

@@ -73,7 +73,7 @@ test('a connection that failed while it waited does not hold up the next', async
   assert.deepEqual(told, ['connection 12 40000'])
 })
 
-test('without descriptors nothing is accepted for a while, longer each time, and it is told once', async () => {
+test('without descriptors nothing is accepted for a while, and it is told once', async () => {
   const { told, ring, isWatched, watches } = listener([-EMFILE, -EMFILE, { fd: 13, peer: PEER }, -EMFILE])
   ring()
   await nextRound()

@@ -20,14 +20,7 @@ import {
 } from '../../src/sys/errno.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { INITIAL_PID_NAMESPACE, readNamespaceId, readOpenFilesLimit } from '../../src/sys/process.ts'
-import {
-  connectSocket,
-  fdOfSocket,
-  isListening,
-  openDatagramSocket,
-  readNetnsCookie,
-  readSocketCookie,
-} from '../../src/sys/socket.ts'
+import { connectSocket, fdOfSocket, isListening, openDatagramSocket, readNetnsCookie } from '../../src/sys/socket.ts'
 import { SyscallError } from '../../src/sys/syscall-error.ts'
 
 describe('errno', () => {
@@ -103,13 +96,6 @@ describe('sockets', () => {
     server.close()
     assert.ok(cookie > 0n)
     assert.equal(readNetnsCookie(socket.number), cookie)
-  })
-
-  test('readSocketCookie() gives each socket its own number', () => {
-    using one = openDatagramSocket()
-    using two = openDatagramSocket()
-    assert.notEqual(readSocketCookie(one.number), readSocketCookie(two.number))
-    assert.equal(readSocketCookie(one.number), readSocketCookie(one.number))
   })
 
   test('readNetnsCookie() says that a file is no socket', () => {

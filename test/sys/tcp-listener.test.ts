@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Fd } from '../../src/sys/fd.ts'
@@ -25,9 +25,10 @@ function accept(listener: number): Accepted {
   return assert.fail('nobody connected')
 }
 
-function startClient(port: number, then: string) {
-  const script = `const s = require('node:net').connect({ port: ${port}, host: '127.0.0.1', localAddress: '127.0.0.3' }, () => { ${then} })`
-  return spawn(process.execPath, ['-e', script], { stdio: 'ignore' })
+/** Arguments for Node: connects, and then does `then` to `s`. */
+function clientOf(port: number, then: string): string[] {
+  const options = `{ port: ${port}, host: '127.0.0.1', localAddress: '127.0.0.3' }`
+  return ['-e', `const s = require('node:net').connect(${options}, () => { ${then} })`]
 }
 
 test('a listener is bound where it is told, and a second one is refused', () => {
@@ -50,7 +51,7 @@ test('acceptConnection() takes what waits at a listener, and says when nothing d
   bindAndListen(socket.number, LOOPBACK, 0, 8)
   setNoDelay(socket.number)
   assert.equal(acceptConnection(socket.number), undefined)
-  const client = startClient(boundTo(socket.number).port, '')
+  const client = spawn(process.execPath, clientOf(boundTo(socket.number).port, ''), { stdio: 'ignore' })
   const { fd, peer } = accept(socket.number)
   using accepted = new Fd(fd, 'an accepted connection')
   assert.equal(peer?.address, '127.0.0.3')
@@ -63,13 +64,10 @@ test('acceptConnection() takes what waits at a listener, and says when nothing d
 test('acceptConnection() names no peer of a connection that was reset, whose port may be another’s by now', () => {
   using socket = openTcpSocket()
   bindAndListen(socket.number, LOOPBACK, 0, 8)
-  const client = startClient(boundTo(socket.number).port, 's.resetAndDestroy()')
-  const gone = new Int32Array(new SharedArrayBuffer(4))
-  Atomics.wait(gone, 0, 0, 1000)
+  spawnSync(process.execPath, clientOf(boundTo(socket.number).port, 's.resetAndDestroy()'))
   const { fd, peer } = accept(socket.number)
   using _accepted = new Fd(fd, 'an accepted connection')
   assert.equal(peer, undefined)
-  client.kill()
 })
 
 test('acceptConnection() tells why nothing can be had of what does not listen', () => {

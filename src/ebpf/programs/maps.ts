@@ -117,7 +117,7 @@ export const RECORD_MAPS = ['pending', 'connections', 'listening'] as const
 /**
  * Names what programs and maps agree upon: programs may share maps with others of the same layout and with no others.
  * @param specs of the whole set
- * @returns `recordsLayout()`, and the whole, which changes more often: `RECORDS_WHOLE`
+ * @returns `RECORDS_WHOLE`: `recordsLayout()`, then a digest of the whole, which changes more often
  */
 export function layoutOf(specs: Readonly<Record<string, MapSpec>>): string {
   return `${recordsLayout()}_${digest([REVISION, specs, RECORD, RECORD_BYTES, COUNTERS])}`

@@ -20,11 +20,6 @@ export function findHeadEnd(bytes: Buffer, from = 0): number {
   return bytes.indexOf('\r\n\r\n', from, 'latin1')
 }
 
-/** Tells whether `text` is a token: a method, or the name of a header. */
-export function isToken(text: string): boolean {
-  return TOKEN.test(text)
-}
-
 /**
  * Reads the header lines of `head`, a head without the empty line at its end.
  * @param start where the first header line begins: behind the CRLF of the first line, or at the end of `head`
