@@ -8,6 +8,7 @@
 import { connect, type Socket } from 'node:net'
 import type { HostAddress, HostAnswerHandler, HostExchange, HostRequest } from './host-exchange.ts'
 import { createAnswerReader } from './http1/answer-reader.ts'
+import { atRoundEnd } from './round-end.ts'
 
 /** What a connection waits for, and since when. Milliseconds of the monotonic clock. */
 export interface Waiting {
@@ -47,6 +48,8 @@ export function openHostConnection(
   let isConnected = false
   let hasAnswered = false
   let isClosed = false
+  /** The head of a request that is written at the end of this round. */
+  let unsent = ''
   const wait = (what: Waiting['for']) => {
     waiting = { for: what, sinceMs: monotonicMs() }
   }
@@ -63,6 +66,9 @@ export function openHostConnection(
     },
   })
 
+  const sendUnsent = () => {
+    if (!isClosed) socket.write(unsent, 'latin1')
+  }
   const close = () => {
     if (isClosed) return
     isClosed = true
@@ -125,7 +131,12 @@ export function openHostConnection(
         },
         onMalformed: (reason) => fail(reason),
       })
-      write(socket, renderHead(request), request.body)
+      const head = renderHead(request)
+      if (request.body !== undefined && request.body.length > 0) write(socket, head, request.body)
+      else {
+        unsent = head
+        atRoundEnd(sendUnsent)
+      }
       return {
         resume() {
           if (handler !== toHandler || waiting.for !== 'client') return
@@ -153,9 +164,8 @@ function renderHead({ method, target, headers }: HostRequest): string {
   return `${head}\r\n`
 }
 
-function write(socket: Socket, head: string, body: Buffer | undefined): void {
-  if (body === undefined || body.length === 0) socket.write(head, 'latin1')
-  else if (body.length <= ONE_WRITE_BYTES) socket.write(Buffer.concat([Buffer.from(head, 'latin1'), body]))
+function write(socket: Socket, head: string, body: Buffer): void {
+  if (body.length <= ONE_WRITE_BYTES) socket.write(Buffer.concat([Buffer.from(head, 'latin1'), body]))
   else {
     socket.cork()
     socket.write(head, 'latin1')

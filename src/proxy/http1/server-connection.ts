@@ -12,6 +12,7 @@
 
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
+import { atRoundEnd } from '../round-end.ts'
 import { renderAnswerHead } from './answer-head.ts'
 import { createBodyCollector } from './body-collector.ts'
 import { type BodyReader, type BodyState, createBodyReader } from './body-reader.ts'
@@ -148,6 +149,8 @@ export class ServerConnection {
   #isLast = false
   /** Whether it ends with the answer to the last request that has arrived. */
   #isFinishing = false
+  /** What is written at the end of this round: `ONE_WRITE_BYTES` at most. */
+  #unsent = ''
   /** Bytes dropped while lingering; `undefined`: not lingering. */
   #droppedBytes: number | undefined
 
@@ -190,7 +193,9 @@ export class ServerConnection {
   finish(): void {
     this.#isFinishing = true
     const endIfIdle = () => {
-      if (this.#turn === undefined && !this.#collector.isStarted) this.#socket.destroy()
+      if (this.#turn !== undefined || this.#collector.isStarted) return
+      this.#sendUnsent()
+      this.#socket.destroy()
     }
     const restMs = this.#hasAsked ? 0 : this.#sinceMs + FIRST_REQUEST_MS - this.#monotonicMs()
     if (restMs > 0) setTimeout(endIfIdle, restMs)
@@ -290,7 +295,7 @@ export class ServerConnection {
   /** Answers what is no request. */
   #refuse(status: 400 | 408 | 414 | 431, detail: string): void {
     this.#hooks.onRefused(status, detail)
-    this.#socket.write(renderAnswerHead(status, ['content-length', '0', 'connection', 'close']), 'latin1')
+    this.write(renderAnswerHead(status, ['content-length', '0', 'connection', 'close']))
     this.#linger()
   }
 
@@ -304,6 +309,7 @@ export class ServerConnection {
     this.#droppedBytes = 0
     this.#rest = undefined
     this.#sinceMs = this.#monotonicMs()
+    this.#sendUnsent()
     this.#socket.end()
     this.#socket.resume()
   }
@@ -313,8 +319,9 @@ export class ServerConnection {
    * what clients do, and a request to a slow host must not outlive the one who asked.
    */
   #onClientEnd(): void {
-    if (this.#turn === undefined) this.#socket.destroySoon()
-    else this.#socket.destroy()
+    if (this.#turn !== undefined) return void this.#socket.destroy()
+    this.#sendUnsent()
+    this.#socket.destroySoon()
   }
 
   #onDrain(): void {
@@ -353,8 +360,24 @@ export class ServerConnection {
     return this.#isLast || !keepsOpen || (this.#isFinishing && this.#rest === undefined)
   }
 
-  /** @returns false: the client does not take it at once */
+  /** Texts are written together at the end of the round. @returns false: the client does not take it at once */
   write(data: string | Buffer): boolean {
+    if (typeof data === 'string' && this.#unsent.length + data.length <= ONE_WRITE_BYTES) {
+      if (this.#unsent === '') atRoundEnd(this.#sendUnsent)
+      this.#unsent += data
+      return !this.#socket.writableNeedDrain
+    }
+    this.#sendUnsent()
+    return this.#writeNow(data)
+  }
+
+  readonly #sendUnsent = () => {
+    const text = this.#unsent
+    this.#unsent = ''
+    if (text !== '' && !this.#socket.destroyed) this.#writeNow(text)
+  }
+
+  #writeNow(data: string | Buffer): boolean {
     const isTaken = typeof data === 'string' ? this.#socket.write(data, 'latin1') : this.#socket.write(data)
     if (!isTaken) this.#blockedSinceMs ??= this.#monotonicMs()
     return isTaken
@@ -362,12 +385,13 @@ export class ServerConnection {
 
   /** Writes a piece between two texts, all at once. */
   writeBetween(before: string, piece: Buffer, after: string): boolean {
+    this.#sendUnsent()
     this.#socket.cork()
-    this.write(before)
-    this.write(piece)
-    const isTaken = this.write(after)
+    if (before !== '') this.#writeNow(before)
+    const isTaken = this.#writeNow(piece)
+    const isAllTaken = after === '' ? isTaken : this.#writeNow(after)
     this.#socket.uncork()
-    return isTaken
+    return isAllTaken
   }
 
   /** The answer to the current request is written. */
