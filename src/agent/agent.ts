@@ -285,9 +285,10 @@ export function startAgent(config: Config, version: string): Agent {
     rulesWatch.close()
     redirection.stop()
     await clock.sleep(ACCEPT_GRACE_MS)
+    // Other namespaces that ask from now on are not given a listener that closes.
+    containers.setRedirector(undefined)
     await server?.close(REQUEST_GRACE_MS)
     telling.log.info(`Redirection in numbers: ${describeCounters(redirection)}`)
-    containers.setRedirector(undefined)
     redirection.release()
     await hostClient.close()
     const tasks = [
@@ -331,6 +332,7 @@ const SERVICE_MANAGER_ENV: ServiceManagerEnv = {
   open: openNotifySocket,
   pid: process.pid,
   monotonicUs: () => monotonicNowNs() / 1000n,
+  later: (action, ms) => void setTimeout(action, ms).unref(),
 }
 
 const MEMORY_ENV: MemoryReturnEnv = {

@@ -129,8 +129,13 @@ export function createContainers(options: ContainersOptions): Containers {
   let bell: Disposable | undefined
 
   const answer = (kernel: Redirector, proxy: ProxyServer, ask: NetnsAsk) => {
-    if (served.has(ask.netnsCookie)) return kernel.withdraw(ask.netnsCookie)
+    const known = served.get(ask.netnsCookie)
     try {
+      if (known !== undefined) {
+        // The kernel may have refused it when it was told.
+        serve(kernel, known)
+        return kernel.withdraw(ask.netnsCookie)
+      }
       using namespace = findNamespace(env, ask)
       checkLimits(namespace.ownerUid)
       using undo = new DisposableStack()
@@ -271,8 +276,8 @@ export function createContainers(options: ContainersOptions): Containers {
       redirector = next
       bell = undefined
       if (next === undefined) return
+      for (const each of served.values()) tryTo(() => serve(next, each))
       tryTo(() => {
-        for (const each of served.values()) serve(next, each)
         bell = next.watchAsks(() => tryTo(answerAsks))
         answerAsks()
       })

@@ -2,7 +2,7 @@
  * What the service manager is told: that the service is ready, how it is, that it stops, that it is alive. And what it
  * keeps for the next process of the service: listeners, in whose queues clients wait meanwhile.
  *
- * Nothing happens where there is no manager. A message that cannot be delivered is told once and never waited for.
+ * Nothing happens where there is no manager, and nobody waits until it has taken a message: see `manager-outbox.ts`.
  * Source: sd_notify(3), sd_watchdog_enabled(3), sd_pid_notify_with_fds(3), sd_listen_fds(3).
  */
 
@@ -10,33 +10,36 @@ import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { escapeControls } from '../base/text.ts'
 import type { NotifySocket } from '../sys/notify-socket.ts'
+import { createOutbox, type OutboxEnv } from './manager-outbox.ts'
 
 export interface ServiceManager {
   /** How long it waits for a beat before it ends the service; `undefined`: it does not. */
   readonly watchdogMs: number | undefined
-  /** Start-up is over. Told once. */
+  /** Start-up is over. Told until it was taken once. */
   ready(): void
   /** One line for people; told when it has changed. */
   status(text: string): void
   /** The configuration is being read again. @returns to be called when that is done; nothing before `ready` */
   reloading(): () => void
+  /** What it has not taken by now it does not keep any more: its numbers will be those of others. */
   stopping(): void
   /** Alive, and doing its work. */
   beat(): void
   /** Descriptors that a process before this one left with it, by name. */
   readonly inherited: ReadonlyMap<string, number>
-  /** Leaves a descriptor with it; told once for each. A manager that keeps none does not mind. */
+  /**
+   * Leaves a descriptor with it; told until it was taken once. A manager that keeps none does not mind.
+   * @param descriptor stays open until it is dropped, or the service stops
+   */
   keep(name: string, descriptor: number): void
-  /** Takes back what was left under that name, by this process or the one before it. */
+  /** Takes back what was left under that name, by this process or the one before it. To be called before it is closed. */
   drop(name: string): void
 }
 
-export interface ServiceManagerEnv {
+export interface ServiceManagerEnv extends OutboxEnv {
   /** @throws when there is no such address */
   readonly open: (address: string) => NotifySocket
   readonly pid: number
-  /** Microseconds of CLOCK_MONOTONIC. */
-  readonly monotonicUs: () => bigint
 }
 
 /** The variables that are for this process alone. */
@@ -61,59 +64,33 @@ export function joinServiceManager(
   const [address, watchdogUsec, watchdogPid, ...handed] = VARIABLES.map((name) => environment[name])
   for (const name of VARIABLES) delete environment[name]
   const socket = address ? open(address, log, env) : undefined
-  let isReady = false
-  let lastStatus = ''
-  let lastFailure: string | undefined
-
   const inherited = findHandedOver(handed, env.pid)
-  const kept = new Map(inherited)
-  /** Names that it has not been told to drop: it had no time to listen. What it keeps lives on. */
-  const undropped = new Set<string>()
+  const outbox = createOutbox(socket, inherited, log, env)
+  let lastStatus = ''
 
-  /** @returns whether it was taken */
-  const send = (...lines: string[]) => tellFailure(socket?.send(lines.join('\n')))
-  const tellFailure = (failure: string | undefined) => {
-    if (failure !== undefined && failure !== lastFailure) log.warn(`The service manager does not listen: ${failure}`)
-    lastFailure = failure
-    return failure === undefined
-  }
-  const tellDropped = (name: string) => {
-    if (send('FDSTOREREMOVE=1', `FDNAME=${name}`)) undropped.delete(name)
-    else undropped.add(name)
-  }
   return {
     watchdogMs: socket && readWatchdogMs(watchdogUsec, watchdogPid, env.pid),
     ready() {
-      if (!isReady) send('READY=1')
-      isReady = true
+      if (!outbox.isReady()) outbox.say('READY', 'READY=1')
     },
     status(text) {
       if (text === lastStatus) return
       lastStatus = text
-      send(`STATUS=${escapeControls(text)}`)
+      outbox.say('STATUS', `STATUS=${escapeControls(text)}`)
     },
     reloading() {
-      if (!isReady) return () => undefined
-      send('RELOADING=1', `MONOTONIC_USEC=${env.monotonicUs()}`)
-      return () => void send('READY=1')
+      if (!outbox.isReady()) return () => undefined
+      outbox.say('RELOADING', `RELOADING=1\nMONOTONIC_USEC=${env.monotonicUs()}`)
+      return () => outbox.say('READY', 'READY=1')
     },
-    stopping: () => void send('STOPPING=1'),
-    beat() {
-      send('WATCHDOG=1')
-      for (const name of undropped) tellDropped(name)
+    stopping() {
+      outbox.say('STOPPING', 'STOPPING=1')
+      outbox.stopWaiting()
     },
+    beat: () => outbox.say('WATCHDOG', 'WATCHDOG=1'),
     inherited,
-    keep(name, descriptor) {
-      if (kept.get(name) === descriptor) return
-      if (undropped.has(name)) tellDropped(name)
-      // Two under one name could not be told apart.
-      if (undropped.has(name)) return
-      kept.set(name, descriptor)
-      tellFailure(socket?.sendWithDescriptor(`FDSTORE=1\nFDNAME=${name}`, descriptor))
-    },
-    drop(name) {
-      if (kept.delete(name)) tellDropped(name)
-    },
+    keep: outbox.keep,
+    drop: outbox.drop,
   }
 }
 

@@ -21,6 +21,8 @@ interface FakeMachine {
   readonly listening: Set<number>
   /** Of these: destroyed by somebody. */
   readonly deaf: Set<number>
+  /** Of these: refused by the kernel as a place to send connects to. */
+  readonly unadmitted: Set<number>
   /** What is kept for the next agent, by namespace. */
   readonly kept: Map<bigint, number>
   readonly asks: Map<bigint, NetnsAsk>
@@ -43,6 +45,7 @@ function containers(t: TestContext, { limits, inherited = new Map(), inhabited =
     obstacles: new Map(),
     listening: new Set(),
     deaf: new Set(),
+    unadmitted: new Set(),
     kept: new Map(inherited),
     asks: new Map(),
     refused: new Set(),
@@ -54,7 +57,9 @@ function containers(t: TestContext, { limits, inherited = new Map(), inhabited =
   let ring: (() => void) | undefined
   const createRedirector = (hasBell = true): Redirector =>
     ({
-      admitListener() {},
+      admitListener(fd: number) {
+        if (machine.unadmitted.has(fd - 1000)) throw new Error('not admitted')
+      },
       setServed(netns: bigint, isServed: boolean) {
         if (isServed) assert.ok(machine.listening.has(Number(netns)), 'connects are sent where nobody listens')
         machine.served[isServed ? 'add' : 'delete'](netns)
@@ -294,6 +299,24 @@ describe('createContainers()', () => {
     assert.deepEqual(served(), [])
     part.setRedirector(createRedirector())
     assert.deepEqual(served(), [7, 8])
+  })
+
+  test('one listener that a new redirector refuses leaves the others, and is tried again when its namespace asks', (t) => {
+    const { connect, served, machine, part, createRedirector, log } = containers(t)
+    for (const netns of [6, 7, 8]) connect(netns)
+    part.setRedirector(undefined)
+    machine.served.clear()
+    machine.unadmitted.add(7)
+    part.setRedirector(createRedirector())
+    assert.deepEqual(served(), [6, 8])
+    assert.ok(log.lines.some((line) => line.endsWith('Cannot look after network namespaces: not admitted')))
+    connect(9)
+    assert.deepEqual(served(), [6, 8, 9], 'the bell is heard')
+    connect(7)
+    assert.deepEqual([served(), [...machine.refused]], [[6, 8, 9], [7n]])
+    machine.unadmitted.clear()
+    connect(7)
+    assert.deepEqual([served(), machine.asks.size, machine.refused.size], [[6, 8, 9, 7], 0, 0])
   })
 
   test("closes all listeners when the agent's own is lost", (t) => {
