@@ -1,6 +1,7 @@
 /** What a service manager hears of the built executable, and when it would end it. */
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -79,6 +80,24 @@ describe('a service manager', { skip: reasonToSkip() }, () => {
       () => manager.count('READY=1') === 1,
       'readiness',
       () => machine.agent.output(),
+    )
+  })
+
+  test('hears all of it while another user floods its socket', async () => {
+    await using machine = await createMachine({ start: { host: false, agent: false } })
+    const address = `@apa-flooded-${process.pid}`
+    const manager = await startManager(machine, address)
+    const flood = machine.lab.spawn('/usr/bin/python3', [join(SCRIPTS, 'flood.py'), address, '4'], {
+      uid: 65534,
+      gid: 65534,
+    })
+    await once(flood.stdout, 'data')
+    startWatched(machine, address)
+    await waitFor(
+      () => manager.count('READY=1') === 1 && manager.last('STATUS') !== undefined && manager.count(BEAT) >= 3,
+      'readiness, the status and three beats',
+      () => JSON.stringify(manager.messages) + machine.agent.output(),
+      40_000,
     )
   })
 
