@@ -1,5 +1,5 @@
-"""Shuts the listening socket on port 3080 of process argv[1], behind its back."""
-import ctypes, os, socket, sys
+"""Shuts the listening socket on port 3080 of process argv[1], behind its back, and keeps the port, so that it can have no other."""
+import ctypes, os, signal, socket, sys, time
 
 pid = int(sys.argv[1])
 table = [line.split() for line in open(f'/proc/{pid}/net/tcp')][1:]
@@ -9,4 +9,12 @@ PIDFD_GETFD = 438
 libc = ctypes.CDLL(None, use_errno=True)
 copy = libc.syscall(PIDFD_GETFD, os.pidfd_open(pid), fd, 0)
 assert copy >= 0, os.strerror(ctypes.get_errno())
+os.kill(pid, signal.SIGSTOP)
 socket.socket(fileno=copy).shutdown(socket.SHUT_RDWR)
+taken = socket.socket()
+taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+taken.bind(('127.0.0.1', 3080))
+taken.listen(0)
+os.kill(pid, signal.SIGCONT)
+print('kept', flush=True)
+time.sleep(60)
