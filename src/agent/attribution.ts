@@ -1,5 +1,6 @@
 /** Who made a connection: the kernel's record of it, identified. */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import { monotonicNowNs } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
@@ -27,7 +28,7 @@ export interface AttributionEvents {
  * @returns `undefined` when there is no record, or it cannot be had: the connection is nobody's
  */
 export function attribute(
-  peer: { readonly address: string; readonly port: number },
+  peer: InetAddress,
   fd: number,
   redirector: Redirector | undefined,
   netns: bigint | undefined,

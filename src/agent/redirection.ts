@@ -10,10 +10,9 @@
  */
 
 import type { Clock } from '../base/clock.ts'
-import { ENDPOINTS, type Endpoint, type EndpointName } from '../base/endpoints.ts'
+import { ENDPOINTS, type Endpoint, type EndpointName, type InetAddress } from '../base/endpoints.ts'
 import { describeError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { PolicyEntry } from '../ebpf/records.ts'
 import type { Redirector } from '../ebpf/redirector.ts'
 
 export interface RedirectionOptions {
@@ -28,7 +27,7 @@ export interface RedirectionOptions {
     onReady(isReady: boolean): void
     onMessage(message: string): void
     /** Connections to these are redirected since now; those opened before are not. */
-    onRedirected(destinations: readonly PolicyEntry[]): void
+    onRedirected(destinations: readonly InetAddress[]): void
   }
 }
 

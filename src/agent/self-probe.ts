@@ -8,7 +8,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { request as httpRequest } from 'node:http'
-import { SELF_PROBE } from '../base/endpoints.ts'
+import { type InetAddress, SELF_PROBE } from '../base/endpoints.ts'
 
 export interface SelfProbe {
   /** Tries once. Never rejects. @returns why it failed, `undefined` when the whole way works */
@@ -18,9 +18,7 @@ export interface SelfProbe {
 }
 
 /** Makes the probe. @param destination for tests */
-export function createSelfProbe(
-  destination: { readonly address: string; readonly port: number } = SELF_PROBE,
-): SelfProbe {
+export function createSelfProbe(destination: InetAddress = SELF_PROBE): SelfProbe {
   /** What the probes that are running ask for: nobody else knows it. */
   const asked = new Set<string>()
   return {

@@ -6,8 +6,8 @@
  * connections to the host are told apart by what this process holds. Only this network namespace is seen.
  */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import type { Log } from '../base/log.ts'
-import type { PolicyEntry } from '../ebpf/records.ts'
 import type { Destruction } from '../sys/destroy-socket.ts'
 import { TCP_STATE, type TcpSocket } from '../sys/tcp-table.ts'
 
@@ -34,7 +34,7 @@ const MAX_TOLD = 20
  * @throws when the table of connections cannot be read
  */
 export function handleStaleConnections(
-  destinations: readonly PolicyEntry[],
+  destinations: readonly InetAddress[],
   close: boolean,
   env: StaleConnectionsEnv,
   log: Log,

@@ -13,13 +13,14 @@
  * Where that of records has changed, the two are turned away.
  */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import type { Fd } from '../sys/fd.ts'
 import { isLinkOf, updateLink } from './attach.ts'
 import type { KernelMap, MapSpecs, MapsOf } from './maps.ts'
 import { openPinFolder, type PinFolder } from './pins.ts'
 import { layoutOf, RECORD_MAPS, recordsLayout } from './programs/maps.ts'
 import type { ProgramSpec } from './programs/program.ts'
-import { encodeEndpoint, POLICY_FOR_OTHERS, type PolicyEntry } from './records.ts'
+import { encodeEndpoint, POLICY_FOR_OTHERS } from './records.ts'
 
 type Maps = Readonly<Record<string, KernelMap>> & { readonly policy: KernelMap }
 
@@ -31,14 +32,14 @@ export class Estate implements Disposable {
   /** Whether links and maps are left when this process ends. */
   readonly failClosed: boolean
   #folder: PinFolder
-  readonly #guarded: readonly PolicyEntry[]
+  readonly #guarded: readonly InetAddress[]
   #adoptedMaps: 'all' | 'records' | 'none' = 'none'
   #adoptedLinks = 0
   #maps: Maps | undefined
   #links: readonly (readonly [name: string, link: Fd])[] = []
 
   /** @param guarded is redirected when links were left and no policy that can be read */
-  constructor(folder: PinFolder, failClosed: boolean, guarded: readonly PolicyEntry[]) {
+  constructor(folder: PinFolder, failClosed: boolean, guarded: readonly InetAddress[]) {
     this.#folder = folder
     this.failClosed = failClosed
     this.#guarded = guarded

@@ -39,6 +39,7 @@
  * Invariant: two processes never share {pid, startTimeNs}; everything else may change hands.
  */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import { AgentError } from '../base/errors.ts'
 
 /** Offsets of the fields pictured above. */
@@ -86,16 +87,10 @@ export const FLAG_DIRECT = 1
 export const FLAG_REDUCED = 2
 export const FLAG_HELD = 4
 
-/** An IPv4 destination: dotted address, port in host byte order. */
-export interface PolicyEntry {
-  readonly address: string
-  readonly port: number
-}
-
 /** Who opened a connection, as the kernel saw it at connect(2). */
 export interface ConnectionRecord {
   /** Where the caller wanted to go. */
-  readonly destination: { readonly address: string; readonly port: number }
+  readonly destination: InetAddress
   readonly netnsCookie: bigint
   /** In the agent's own /proc; 0 when the caller is not visible there or the kernel could not tell. */
   readonly pid: number
@@ -126,7 +121,7 @@ export interface ConnectionRecord {
 
 /** A `ConnectionRecord` with what only programs and tests need. */
 export interface RawRecord extends ConnectionRecord {
-  readonly listener: { readonly address: string; readonly port: number }
+  readonly listener: InetAddress
   readonly direct: boolean
 }
 
@@ -195,7 +190,7 @@ export function ipv4Text(bytes: Uint8Array, offset = 0): string {
 }
 
 /** Makes a policy key, a listener value, or any {address, port, zero} of 8 bytes. */
-export function encodeEndpoint({ address, port }: PolicyEntry): Buffer {
+export function encodeEndpoint({ address, port }: InetAddress): Buffer {
   const bytes = Buffer.alloc(POLICY_KEY_BYTES)
   bytes.set(ipv4Bytes(address), 0)
   bytes.writeUInt16BE(port, 4)
@@ -203,7 +198,7 @@ export function encodeEndpoint({ address, port }: PolicyEntry): Buffer {
 }
 
 /** Reads what `encodeEndpoint()` makes. */
-export function decodeEndpoint(bytes: Buffer, offset = 0): PolicyEntry {
+export function decodeEndpoint(bytes: Buffer, offset = 0): InetAddress {
   return { address: ipv4Text(bytes, offset), port: bytes.readUInt16BE(offset + 4) }
 }
 

@@ -19,6 +19,7 @@
  * so that at each moment there is one program at each hook. With adopted maps of records none is lost.
  */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import { AgentError, describeError } from '../base/errors.ts'
 import type { Fd } from '../sys/fd.ts'
 import { allocate } from '../sys/libc.ts'
@@ -50,7 +51,6 @@ import {
   type NetnsAsk,
   POLICY_FOR_ALL,
   POLICY_FOR_OTHERS,
-  type PolicyEntry,
   writeConnectionKey,
 } from './records.ts'
 
@@ -59,7 +59,7 @@ export interface RedirectorOptions {
   /** A cgroup2 directory; see `findCgroup()`. */
   readonly cgroupPath: string
   /** IPv4 address and port (host byte order) on which the agent accepts, in the served network namespace. */
-  readonly listener: PolicyEntry
+  readonly listener: InetAddress
   /**
    * Cookie of the agent's own network namespace, which is served from the start; see `findNetnsCookie()`.
    * `undefined`: that of this process, asked for by a connect, which kernels before 5.14 demand.
@@ -69,7 +69,7 @@ export interface RedirectorOptions {
    * A destination from which the agent itself is sent to the listener, so that it can try the whole way. It is redirected
    * for all from start to end, and is no part of the policy. Nobody should be there.
    */
-  readonly probe?: PolicyEntry
+  readonly probe?: InetAddress
   /** What happens to connects to guarded destinations from other network namespaces. Default: `direct`. */
   readonly containers?: ContainersPolicy
   /** Where an agent before this one may have left links and maps, and where ours are left if it is to fail closed. */
@@ -82,7 +82,7 @@ export interface PinOptions {
   /** Whether links and maps shall outlive this process. If not, what is found is adopted and no longer pinned. */
   readonly failClosed: boolean
   /** What is redirected when an earlier agent's programs are at work and its policy cannot be read. */
-  readonly guarded: readonly PolicyEntry[]
+  readonly guarded: readonly InetAddress[]
 }
 
 /** `serve`: by a listener that the agent opens there; `direct`: they are left alone; `deny`: they fail with EPERM. */
@@ -145,14 +145,14 @@ export interface Redirector extends Disposable {
    */
   watchAsks(onAsk: () => void): Disposable | undefined
   /** Reads what the kernel redirects now, in no particular order. @throws SyscallError code BPF_CALL_FAILED */
-  readPolicy(): PolicyEntry[]
+  readPolicy(): InetAddress[]
   /**
    * Makes the kernel redirect exactly `desired`: reads, writes the differences, reads back.
    * Additions come before removals. Connections that exist are not affected.
    * @returns what is redirected since this call
    * @throws SyscallError code BPF_CALL_FAILED; AgentError code POLICY_NOT_APPLIED when the kernel's state is another one
    */
-  reconcilePolicy(desired: readonly PolicyEntry[]): PolicyEntry[]
+  reconcilePolicy(desired: readonly InetAddress[]): InetAddress[]
   /** Reads the counters of `programs/counters.ts`, summed over CPUs, since start. */
   counters(): Record<string, bigint>
   readonly features: RedirectorFeatures
@@ -240,7 +240,7 @@ function keepOnly(map: KernelMap, key: Buffer | undefined): void {
 
 /** What is built for, besides this kernel. */
 interface Wanted {
-  readonly listener: PolicyEntry
+  readonly listener: InetAddress
   readonly containers: ContainersPolicy
   readonly bell: KernelMap | undefined
   readonly estate: Estate | undefined
@@ -287,7 +287,7 @@ class RunningRedirector implements Redirector {
   readonly #taker: MapTaker
   readonly #servedNetns: bigint
   readonly #bell: KernelMap | undefined
-  readonly #listener: PolicyEntry
+  readonly #listener: InetAddress
   readonly #possibleCpus: number
   readonly #estate: Estate | undefined
   readonly #owned: DisposableStack
@@ -340,12 +340,12 @@ class RunningRedirector implements Redirector {
     return this.#bell && watchBell(this.#bell, onAsk)
   }
 
-  readPolicy(): PolicyEntry[] {
+  readPolicy(): InetAddress[] {
     const entries = this.#maps.policy.keys().map((key) => decodeEndpoint(key))
     return entries.filter((entry) => nameOf(entry) !== this.#probe)
   }
 
-  reconcilePolicy(desired: readonly PolicyEntry[]): PolicyEntry[] {
+  reconcilePolicy(desired: readonly InetAddress[]): InetAddress[] {
     const wanted = new Map(desired.map((entry) => [nameOf(entry), entry]))
     const present = new Map(this.readPolicy().map((entry) => [nameOf(entry), entry]))
     const added = [...wanted].filter(([name]) => !present.has(name)).map(([, entry]) => entry)
@@ -531,6 +531,6 @@ function requireNetns(identity: OwnIdentity | undefined): bigint {
   throw new AgentError('NETNS_UNKNOWN', 'Cannot tell the network namespace of this process', { hint })
 }
 
-function nameOf({ address, port }: PolicyEntry): string {
+function nameOf({ address, port }: InetAddress): string {
   return `${address}:${port}`
 }

@@ -8,6 +8,7 @@
  * proven again: see known-programs.ts.
  */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import { type ConnectionRecord, isSameStart } from '../ebpf/records.ts'
 import { INITIAL_USER_NAMESPACE } from '../sys/process.ts'
 import { type Caller, UNDEFINED_TEXT } from './caller.ts'
@@ -55,7 +56,7 @@ export interface ProcessFacts {
  */
 export async function identify(
   record: ConnectionRecord,
-  peer: { readonly address: string; readonly port: number },
+  peer: InetAddress,
   env: IdentityEnv,
   options: IdentityOptions,
 ): Promise<Caller> {

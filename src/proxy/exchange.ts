@@ -1,6 +1,6 @@
 /** One client connection and one request on it, as the steps of the pipeline see them. */
 
-import { type Endpoint, findEndpoint } from '../base/endpoints.ts'
+import { type Endpoint, findEndpoint, type InetAddress } from '../base/endpoints.ts'
 import type { RequestTarget } from '../base/request-target.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Turn } from './http1/server-connection.ts'
@@ -9,9 +9,9 @@ import type { Turn } from './http1/server-connection.ts'
 export interface ClientConnection {
   /** Counts from 1 since the start of the process. */
   readonly id: number
-  readonly peer: { readonly address: string; readonly port: number }
+  readonly peer: InetAddress
   /** Where the client wanted to go; `undefined` when no record was found. */
-  readonly destination: { readonly address: string; readonly port: number } | undefined
+  readonly destination: InetAddress | undefined
   /** The guarded service at `destination`; `undefined` when that is none of ours. */
   readonly endpoint: Endpoint | undefined
   /** The caller, or a promise of it while names are looked up. */
@@ -20,18 +20,14 @@ export interface ClientConnection {
 
 /** Who connected, as identification tells the proxy. */
 export interface Attribution {
-  readonly destination: { readonly address: string; readonly port: number }
+  readonly destination: InetAddress
   /** The caller's user id, known at once. */
   readonly uid: number
   readonly caller: Promise<Caller>
 }
 
 /** Makes the facts of a new connection. The caller replaces its promise as soon as it is known. */
-export function openConnection(
-  id: number,
-  peer: { readonly address: string; readonly port: number },
-  attribution: Attribution | undefined,
-): ClientConnection {
+export function openConnection(id: number, peer: InetAddress, attribution: Attribution | undefined): ClientConnection {
   const destination = attribution?.destination
   const connection: ClientConnection = {
     id,

@@ -6,12 +6,13 @@
  * list holds.
  */
 
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostOrder } from './host-exchange.ts'
+import type { InetAddress } from '../base/endpoints.ts'
+import type { HostAnswerHandler, HostClientOptions, HostExchange, HostOrder } from './host-exchange.ts'
 import { createHostPool, type HostPool } from './host-pool.ts'
 import type { UploadClient } from './upload-client.ts'
 
 export interface HostClient {
-  send(destination: HostAddress, order: HostOrder, handler: HostAnswerHandler): HostExchange
+  send(destination: InetAddress, order: HostOrder, handler: HostAnswerHandler): HostExchange
   /** Ends all pools and the requests on them. */
   close(): Promise<void>
 }
@@ -29,7 +30,7 @@ export const HOST_CLIENT_DEFAULTS: HostClientOptions = {
 export function createHostClient(options: HostClientOptions = HOST_CLIENT_DEFAULTS): HostClient {
   const pools = new Map<string, HostPool>()
   let uploads: Promise<UploadClient> | undefined
-  const poolOf = (destination: HostAddress) => {
+  const poolOf = (destination: InetAddress) => {
     const name = `${destination.address}:${destination.port}`
     let pool = pools.get(name)
     if (pool === undefined) {
@@ -38,7 +39,7 @@ export function createHostClient(options: HostClientOptions = HOST_CLIENT_DEFAUL
     }
     return pool
   }
-  const upload = (destination: HostAddress, order: HostOrder, handler: HostAnswerHandler) => {
+  const upload = (destination: InetAddress, order: HostOrder, handler: HostAnswerHandler) => {
     let exchange: HostExchange | undefined
     let isAborted = false
     uploads ??= import('./upload-client.ts').then(({ createUploadClient }) => createUploadClient(options))

@@ -6,7 +6,8 @@
  */
 
 import { connect, type Socket } from 'node:net'
-import type { HostAddress, HostAnswerHandler, HostExchange, HostRequest } from './host-exchange.ts'
+import type { InetAddress } from '../base/endpoints.ts'
+import type { HostAnswerHandler, HostExchange, HostRequest } from './host-exchange.ts'
 import { createAnswerReader } from './http1/answer-reader.ts'
 import { atRoundEnd } from './round-end.ts'
 
@@ -38,7 +39,7 @@ const ONE_WRITE_BYTES = 8 * 1024
 
 /** Opens a connection with its first request. */
 export function openHostConnection(
-  { address, port }: HostAddress,
+  { address, port }: InetAddress,
   monotonicMs: () => number,
   events: ConnectionEvents,
 ): HostConnection {

@@ -58,11 +58,6 @@ export interface HostClientError {
   readonly reason: string
 }
 
-export interface HostAddress {
-  readonly address: string
-  readonly port: number
-}
-
 export interface HostClientOptions {
   /** Connections to one destination; further requests wait. */
   readonly maxConnections: number

@@ -6,15 +6,9 @@
  * that meets a closed one fails as stale: whoever sent it knows whether it may be sent again.
  */
 
+import type { InetAddress } from '../base/endpoints.ts'
 import { type HostConnection, openHostConnection, type Waiting } from './host-connection.ts'
-import type {
-  HostAddress,
-  HostAnswerHandler,
-  HostClientOptions,
-  HostExchange,
-  HostOrder,
-  HostRequest,
-} from './host-exchange.ts'
+import type { HostAnswerHandler, HostClientOptions, HostExchange, HostOrder, HostRequest } from './host-exchange.ts'
 
 export interface HostPool {
   send(order: HostOrder, handler: HostAnswerHandler): HostExchange
@@ -51,7 +45,7 @@ interface Slot {
 
 /** Makes a pool without connections. */
 export function createHostPool(
-  destination: HostAddress,
+  destination: InetAddress,
   options: HostClientOptions,
   monotonicMs: () => number = () => performance.now(),
 ): HostPool {

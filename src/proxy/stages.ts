@@ -1,6 +1,6 @@
 /** The stages a request passes through that are not the proxy's own: they arrive as arguments. */
 
-import type { Endpoint } from '../base/endpoints.ts'
+import type { Endpoint, InetAddress } from '../base/endpoints.ts'
 import type { SignableRequest } from '../channel/sign.ts'
 import type { Caller } from '../identity/caller.ts'
 import type { Verdict } from '../rules/decide.ts'
@@ -16,11 +16,7 @@ export interface ProxyStages {
    * @param fd of its socket
    * @param netns network namespace of the listener, where it is not the agent's own
    */
-  attribute(
-    peer: { readonly address: string; readonly port: number },
-    fd: number,
-    netns: bigint | undefined,
-  ): Attribution | undefined
+  attribute(peer: InetAddress, fd: number, netns: bigint | undefined): Attribution | undefined
   /** Decides with the rules current now. @throws when they cannot be had. */
   decide(endpoint: Endpoint, caller: Caller, method: string, rawTarget: string): Verdict
   /** Tells whether the host has said yet who may what. */

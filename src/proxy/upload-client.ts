@@ -7,11 +7,12 @@
 import type { Readable } from 'node:stream'
 import type { Dispatcher, Pool as UndiciPool } from 'undici'
 import Pool from 'undici/lib/dispatcher/pool.js'
-import type { HostAddress, HostAnswerHandler, HostClientOptions, HostExchange, HostOrder } from './host-exchange.ts'
+import type { InetAddress } from '../base/endpoints.ts'
+import type { HostAnswerHandler, HostClientOptions, HostExchange, HostOrder } from './host-exchange.ts'
 
 export interface UploadClient {
   /** @param order one with an upload */
-  send(destination: HostAddress, order: HostOrder, handler: HostAnswerHandler): HostExchange
+  send(destination: InetAddress, order: HostOrder, handler: HostAnswerHandler): HostExchange
   /** Ends all uploads. */
   close(): Promise<void>
 }
@@ -22,7 +23,7 @@ const WRITTEN_BY_POOL: ReadonlySet<string> = new Set(['connection', 'transfer-en
 /** Makes the client. Connections are opened on demand. */
 export function createUploadClient(options: HostClientOptions): UploadClient {
   const pools = new Map<string, UndiciPool>()
-  const poolOf = ({ address, port }: HostAddress) => {
+  const poolOf = ({ address, port }: InetAddress) => {
     const origin = `http://${address}:${port}`
     let pool = pools.get(origin)
     if (pool === undefined) {

@@ -1,11 +1,13 @@
 /** What telemetry needs to know of a request; the proxy's own objects have this shape. */
 
+import type { InetAddress } from '../base/endpoints.ts'
+
 export interface ConnectionFacts {
   /** Counts from 1 since the start of the process. */
   readonly id: number
-  readonly peer: { readonly address: string; readonly port: number }
+  readonly peer: InetAddress
   /** Where the client wanted to go; `undefined` when it connected directly. */
-  readonly destination: { readonly address: string; readonly port: number } | undefined
+  readonly destination: InetAddress | undefined
 }
 
 export interface RequestFacts {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { createRedirection } from '../../src/agent/redirection.ts'
-import type { PolicyEntry } from '../../src/ebpf/records.ts'
+import type { InetAddress } from '../../src/base/endpoints.ts'
 import type { Redirector } from '../../src/ebpf/redirector.ts'
 import { createFakeClock } from '../fakes/clock.ts'
 import { createFakeLog } from '../fakes/log.ts'
@@ -70,7 +70,7 @@ function redirection(t: TestContext, set: Partial<FakeKernel> = {}) {
       withdraw() {},
       watchAsks: () => undefined,
       readPolicy: () => [],
-      reconcilePolicy(desired: readonly PolicyEntry[]) {
+      reconcilePolicy(desired: readonly InetAddress[]) {
         kernel.writes++
         if (kernel.policyFails !== undefined) throw new Error(kernel.policyFails)
         const before = kernel.policy

@@ -14,9 +14,10 @@ import { createServer, get, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
+import type { InetAddress } from '../../src/base/endpoints.ts'
 import { REAL_REDIRECTOR_ENV, type RedirectorEnv } from '../../src/ebpf/kernel-view.ts'
 import type { KernelProbes, Probe } from '../../src/ebpf/probe.ts'
-import type { ConnectionRecord, PolicyEntry } from '../../src/ebpf/records.ts'
+import type { ConnectionRecord } from '../../src/ebpf/records.ts'
 import { monotonicNowNs } from '../../src/ebpf/records.ts'
 import { type ContainersPolicy, startRedirector } from '../../src/ebpf/redirector.ts'
 import { openNetworkNamespace } from '../../src/sys/network-namespace.ts'
@@ -32,7 +33,7 @@ export interface AgentSetup {
 }
 
 type Command =
-  | { do: 'policy'; entries: PolicyEntry[] }
+  | { do: 'policy'; entries: InetAddress[] }
   | { do: 'taking'; on: boolean }
   | { do: 'take'; address: string; port: number }
   | { do: 'connect'; address: string; port: number }

@@ -1,9 +1,9 @@
 /** What a program is before any kernel has seen it: its kind, its lines, and the names of the maps it uses. */
 
+import type { InetAddress } from '../../base/endpoints.ts'
 import { type Assembled, assemble } from '../asm/assemble.ts'
 import type { Line } from '../asm/instruction.ts'
 import type { KernelFields } from '../kernel-fields.ts'
-import type { PolicyEntry } from '../records.ts'
 
 /** Source: include/uapi/linux/bpf.h, `enum bpf_prog_type`. */
 export const PROGRAM_TYPES = { CGROUP_SKB: 8, SOCK_OPS: 13, CGROUP_SOCK_ADDR: 18, SYSCALL: 31 } as const
@@ -73,7 +73,7 @@ export interface ProgramOptions {
   readonly checksListener?: boolean | undefined
   readonly otherNetns: OtherNetns
   /** Where listeners are opened in namespaces that ask: dotted address, port in host byte order. */
-  readonly listener: PolicyEntry
+  readonly listener: InetAddress
   /** Whether the agent can be woken by `bell`; otherwise it looks by itself. */
   readonly hasBell: boolean
 }
