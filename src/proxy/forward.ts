@@ -17,7 +17,7 @@ import { failExchange } from './fault.ts'
 import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
 import { toClientHeaders, toHostHeaders } from './headers.ts'
 import type { HostClientError, HostExchange, HostOrder, HostRequest } from './host-exchange.ts'
-import { BodyError, type BodyFault } from './http1/server-connection.ts'
+import { BodyError, type BodyFault, type ClientWatcher } from './http1/server-connection.ts'
 import type { ProxyStages } from './stages.ts'
 
 /** Methods that may be sent a second time when a pooled connection turns out to be closed. */
@@ -64,10 +64,10 @@ export async function forward(exchange: Exchange, caller: Caller, stages: ProxyS
 function room({ turn }: Exchange, { uid }: Caller, { bodyBudget }: ProxyStages): Promise<void> {
   return new Promise((resolve) => {
     const giveBack = bodyBudget.take(uid, turn.head.bodyBytes ?? MAX_SIGNED_BODY_BYTES, resolve)
-    turn.onOver = () => {
+    turn.whenOver(() => {
       giveBack()
       resolve()
-    }
+    })
   })
 }
 
@@ -166,14 +166,16 @@ function attempt(
   let status = 0
   let authorization: string | undefined
   let host: HostExchange | undefined
-  const leave = () => {
-    host?.abort()
-    observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
+  const client: ClientWatcher = {
+    onGone() {
+      host?.abort()
+      observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
+    },
+    onDrain: () => host?.resume(),
   }
   // It may have left while its body was read, or names were looked up.
-  if (turn.isGone) return void leave()
-  turn.onGone = leave
-  turn.onDrain = () => host?.resume()
+  if (turn.isGone) return void client.onGone()
+  turn.watch(client)
   const destination = connection.destination as { address: string; port: number }
   let sentAtMs = 0
   const make = () => {
@@ -188,7 +190,7 @@ function attempt(
     { uid: order.uid, upload: order.upload, make },
     {
       onUnmade(error) {
-        turn.onGone = undefined
+        turn.watch(undefined)
         failExchange(exchange, stages, error)
       },
       onHead(hostStatus, rawHeaders) {
@@ -197,7 +199,7 @@ function attempt(
         const renewal = isUnaccepted && authorization !== undefined ? stages.keyAfter(authorization) : undefined
         if (renewal !== undefined) {
           host?.abort()
-          turn.onGone = undefined
+          turn.watch(undefined)
           void renewal.then(otherwise.onRefused)
           return
         }
@@ -211,7 +213,7 @@ function attempt(
         turn.end()
       },
       onError(error) {
-        turn.onGone = undefined
+        turn.watch(undefined)
         if (status === 0) return void otherwise.onFailed(error)
         // A broken body must not look complete, also where its end is the connection's.
         observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)

@@ -59,19 +59,30 @@ export class BodyError extends Error {
   }
 }
 
-/** One request and the way to answer it. */
+export interface ClientWatcher {
+  /** The client went away before its answer was complete. */
+  onGone(): void
+  /** More of the answer can be written, after `write` gave false. */
+  onDrain(): void
+}
+
+/**
+ * One request and the way to answer it.
+ *
+ * Whoever wants to hear of it hands functions over and does not assign them to properties: V8 takes a function literal that is
+ * assigned to a property for a method of a class and makes it in the old generation, where it keeps all that it refers to, which is
+ * the whole request, from the quick collection of young objects.
+ */
 export interface Turn {
   readonly head: RequestHead
   /** Whether the client can get no answer any more. */
   readonly isGone: boolean
   /** Whether the answer has begun. */
   readonly hasBegun: boolean
-  /** Called when the client goes away before its answer is complete. */
-  onGone: (() => void) | undefined
-  /** Called when the turn is over, whether with its answer or without. */
-  onOver: (() => void) | undefined
-  /** Called when more of the answer can be written, after `write` gave false. */
-  onDrain: (() => void) | undefined
+  /** Tells `watcher` of the client until the turn is over; `undefined`: nobody any more. */
+  watch(watcher: ClientWatcher | undefined): void
+  /** Calls `callback` when the turn is over, whether with its answer or without. Once at most. */
+  whenOver(callback: () => void): void
   /** Tells a client that waits for it to send its body; nothing to others. */
   invite(): void
   /** Reads the body to its end. Never rejects. Once at most. */
@@ -86,7 +97,7 @@ export interface Turn {
   answer(status: number, headers: Fields, body: Buffer, isLast: boolean): void
   /** Begins an answer whose body comes in pieces, framed as its headers say, or in chunks. */
   begin(status: number, headers: Fields): void
-  /** @param piece may be reused by the caller afterwards @returns false: wait for `onDrain` */
+  /** @param piece may be reused by the caller afterwards @returns false: wait for the watcher's `onDrain` */
   write(piece: Buffer): boolean
   /** Sends what was written so far; until then it may wait, to go out in one piece with what follows. */
   flush(): void
@@ -326,7 +337,7 @@ export class ServerConnection {
 
   #onDrain(): void {
     this.#blockedSinceMs = undefined
-    this.#turn?.onDrain?.()
+    this.#turn?.drain()
     this.#advance()
   }
 
@@ -456,11 +467,10 @@ type Framing = 'length' | 'chunks' | 'close' | 'none'
 
 class ConnectionTurn implements Turn {
   readonly head: RequestHead
-  onGone: (() => void) | undefined
-  onOver: (() => void) | undefined
-  onDrain: (() => void) | undefined
   hasBegun = false
   readonly #connection: ServerConnection
+  #watcher: ClientWatcher | undefined
+  #onOver: (() => void) | undefined
   #framing: Framing = 'length'
   #isLast = false
   /** What is written with the next piece: a head waits for the first piece of its body, to go out in one write. */
@@ -476,10 +486,23 @@ class ConnectionTurn implements Turn {
     return !this.#connection.isCurrent(this)
   }
 
+  watch(watcher: ClientWatcher | undefined): void {
+    this.#watcher = watcher
+  }
+
+  whenOver(callback: () => void): void {
+    this.#onOver = callback
+  }
+
   /** The connection has ended. */
   leave(): void {
-    this.onGone?.()
-    this.onOver?.()
+    this.#watcher?.onGone()
+    this.#onOver?.()
+  }
+
+  /** The client has taken what was written. */
+  drain(): void {
+    this.#watcher?.onDrain()
   }
 
   invite(): void {
@@ -591,10 +614,9 @@ class ConnectionTurn implements Turn {
   }
 
   #finish(): void {
-    this.onGone = undefined
-    this.onDrain = undefined
-    this.onOver?.()
-    this.onOver = undefined
+    this.#watcher = undefined
+    this.#onOver?.()
+    this.#onOver = undefined
     this.#connection.endTurn(this.#isLast)
   }
 }
