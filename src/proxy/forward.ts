@@ -1,6 +1,8 @@
 /** The last step: the allowed request goes to the host, signed; its answer comes back as a stream. */
 
+import type { Readable } from 'node:stream'
 import { AUTHORIZATION_HEADER, claimsValue } from '../base/azure-headers.ts'
+import type { InetAddress } from '../base/endpoints.ts'
 import type { Caller } from '../identity/caller.ts'
 import {
   type Answer,
@@ -16,7 +18,7 @@ import type { Exchange } from './exchange.ts'
 import { failExchange } from './fault.ts'
 import { MAX_SIGNED_BODY_BYTES, MAX_UPLOAD_BODY_BYTES } from './guards.ts'
 import { toClientHeaders, toHostHeaders } from './headers.ts'
-import type { HostClientError, HostExchange, HostOrder, HostRequest } from './host-exchange.ts'
+import type { HostAnswerHandler, HostClientError, HostExchange, HostOrder, HostRequest } from './host-exchange.ts'
 import { BodyError, type BodyFault, type ClientWatcher } from './http1/server-connection.ts'
 import type { ProxyStages } from './stages.ts'
 
@@ -29,32 +31,43 @@ const UNAUTHORIZED = 401
 /** Stands in summaries for the status of a request whose client did not wait for one. */
 const CLIENT_GONE = 499
 
-const NO_BODY = Buffer.alloc(0)
+/** What follows the head of a request: nothing, a body that is signed with it, or a stream that nobody signs. */
+interface Load {
+  readonly upload: Readable | undefined
+  /** `undefined`: the request goes unsigned. */
+  readonly signedBody: Buffer | undefined
+}
 
-/** Sends the request to the host and its answer to the client. Resolves when the request is on its way. */
-export async function forward(exchange: Exchange, caller: Caller, stages: ProxyStages): Promise<void> {
+const NOTHING: Load = { upload: undefined, signedBody: Buffer.alloc(0) }
+const NOTHING_UNSIGNED: Load = { upload: undefined, signedBody: undefined }
+
+/** Sends the request to the host and its answer to the client. @throws when the request cannot be sent */
+export function forward(exchange: Exchange, caller: Caller, stages: ProxyStages): void {
   const { turn, target, isExempt } = exchange
   if (!target.withoutFragment.startsWith('/') && target.scheme?.toLowerCase() !== 'http') {
     // `*` and authority forms mean nothing to the services behind us.
     stages.observer.finished(exchange, caller, 400, 'The request target is neither a path nor an absolute URL')
     return void sendAnswer(turn, BAD_REQUEST)
   }
-  const { uid } = caller
-  const signed = (body: Buffer) => () => signedRequest(exchange, caller, stages, body)
-  const unsigned = () => unsignedRequest(exchange, caller, stages)
-  if (turn.head.bodyBytes === 0) {
-    return carry(exchange, caller, stages, { uid, upload: undefined, make: isExempt ? unsigned : signed(NO_BODY) })
-  }
+  if (turn.head.bodyBytes === 0) return void carry(exchange, caller, stages, isExempt ? NOTHING_UNSIGNED : NOTHING)
   if (isExempt) {
     turn.invite()
-    return carry(exchange, caller, stages, { uid, upload: turn.streamBody(MAX_UPLOAD_BODY_BYTES), make: unsigned })
+    return void carry(exchange, caller, stages, {
+      upload: turn.streamBody(MAX_UPLOAD_BODY_BYTES),
+      signedBody: undefined,
+    })
   }
+  forwardWithBody(exchange, caller, stages).catch((error: unknown) => failExchange(exchange, stages, error))
+}
+
+/** Reads the body first: the signature stands in front of it. */
+async function forwardWithBody(exchange: Exchange, caller: Caller, stages: ProxyStages): Promise<void> {
+  const { turn } = exchange
   await room(exchange, caller, stages)
   turn.invite()
   const result = await turn.readBody(MAX_SIGNED_BODY_BYTES)
-  if (result.kind === 'whole') {
-    return carry(exchange, caller, stages, { uid, upload: undefined, make: signed(result.body) })
-  }
+  if (result.kind === 'whole')
+    return void carry(exchange, caller, stages, { upload: undefined, signedBody: result.body })
   const { answer, detail } = BODY_FAULTS[result.kind]
   stages.observer.finished(exchange, caller, answer.status, detail)
   sendAnswer(turn, answer)
@@ -83,142 +96,148 @@ const BODY_FAULTS: Readonly<Record<BodyFault | 'too-large', { readonly answer: A
   gone: { answer: BAD_REQUEST, detail: 'The client went away before the end of its request' },
 }
 
-function signedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, body: Buffer): HostRequest {
-  const { method, target } = exchange
-  const headers = headersToHost(exchange, caller, stages, body.length)
-  const authorization = stages.authorize({ method, path: target.path, query: target.query, headers, body })
+function makeRequest(exchange: Exchange, caller: Caller, stages: ProxyStages, body: Buffer | undefined): HostRequest {
+  const { method, target, turn } = exchange
+  const headers = toHostHeaders(turn.head.rawHeaders, {
+    claims: claimsValue(caller.elevated),
+    date: stages.httpDate(),
+    defaultHost: exchange.connection.destination?.address ?? '',
+    bodyBytes: body === undefined ? turn.head.bodyBytes : body.length,
+    method,
+  })
+  const authorization = body && stages.authorize({ method, path: target.path, query: target.query, headers, body })
   if (authorization !== undefined) headers.push(AUTHORIZATION_HEADER, authorization)
   return { method, target: target.withoutFragment, headers, authorization, body }
 }
 
-function unsignedRequest(exchange: Exchange, caller: Caller, stages: ProxyStages): HostRequest {
-  const { method, target, turn } = exchange
-  const headers = headersToHost(exchange, caller, stages, turn.head.bodyBytes)
-  return { method, target: target.withoutFragment, headers, authorization: undefined, body: undefined }
-}
-
-function headersToHost(
-  { turn, method, connection }: Exchange,
-  caller: Caller,
-  stages: ProxyStages,
-  bodyBytes: number | undefined,
-): string[] {
-  return toHostHeaders(turn.head.rawHeaders, {
-    claims: claimsValue(caller.elevated),
-    date: stages.httpDate(),
-    defaultHost: connection.destination?.address ?? '',
-    bodyBytes,
-    method,
-  })
+function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, load: Load): void {
+  new Attempt(exchange, caller, stages, load, false).start()
 }
 
 /**
- * Sends the request, and a second time when the first certainly did nothing: a safe one that met a connection which the
- * host had given up, and one that the host refused because its key was replaced while it was on its way.
+ * One try to have a request answered by the host. There is a second when the first certainly did nothing: for a safe request
+ * that met a connection which the host had given up, and for one that the host refused because its key was replaced while it was
+ * on its way.
  */
-function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, order: HostOrder): void {
-  const giveUp = (error: HostClientError) => {
-    const answer = answerFor(error, order)
-    const detail = error.isConnected
-      ? `Failed to send request to host: Failed to send request to ${exchange.rawTarget}: ${error.reason}`
-      : `Failed to send request to host: Host connection error: ${error.reason}`
-    stages.observer.finished(exchange, caller, answer.status, detail)
-    sendAnswer(exchange.turn, answer)
+class Attempt implements HostOrder, HostAnswerHandler, ClientWatcher {
+  readonly uid: number
+  readonly upload: Readable | undefined
+  readonly #exchange: Exchange
+  readonly #caller: Caller
+  readonly #stages: ProxyStages
+  readonly #load: Load
+  readonly #isSecond: boolean
+  #host: HostExchange | undefined
+  #authorization: string | undefined
+  #sentAtMs = 0
+  /** The host's; 0 before its answer. */
+  #status = 0
+
+  constructor(exchange: Exchange, caller: Caller, stages: ProxyStages, load: Load, isSecond: boolean) {
+    this.uid = caller.uid
+    this.upload = load.upload
+    this.#exchange = exchange
+    this.#caller = caller
+    this.#stages = stages
+    this.#load = load
+    this.#isSecond = isSecond
   }
-  const again = () => attempt(exchange, caller, stages, order, { onRefused: undefined, onFailed: giveUp })
-  attempt(exchange, caller, stages, order, {
-    onRefused: again,
-    onFailed(error) {
-      if (error.isStale && REPEATABLE.has(exchange.method) && order.upload === undefined) again()
-      else giveUp(error)
-    },
-  })
+
+  start(): void {
+    const { turn, connection } = this.#exchange
+    // It may have left while its body was read, or names were looked up.
+    if (turn.isGone) return void this.onGone()
+    turn.watch(this)
+    this.#host = this.#stages.hostClient.send(connection.destination as InetAddress, this, this)
+  }
+
+  make(): HostRequest {
+    const { observer } = this.#stages
+    const request = makeRequest(this.#exchange, this.#caller, this.#stages, this.#load.signedBody)
+    this.#authorization = request.authorization
+    this.#sentAtMs = observer.nowMs()
+    observer.sent(this.#exchange, request.body?.length ?? this.#exchange.turn.head.bodyBytes, request.authorization)
+    return request
+  }
+
+  onGone(): void {
+    this.#host?.abort()
+    this.#finished(this.#status || CLIENT_GONE, 'The client went away before the end of the answer')
+  }
+
+  onDrain(): void {
+    this.#host?.resume()
+  }
+
+  onUnmade(error: unknown): void {
+    this.#exchange.turn.watch(undefined)
+    failExchange(this.#exchange, this.#stages, error)
+  }
+
+  onHead(status: number, rawHeaders: readonly string[]): void {
+    this.#stages.observer.hostAnswered(this.#exchange, status, this.#sentAtMs)
+    const renewal = status === UNAUTHORIZED ? this.#keyAfterRefusal() : undefined
+    if (renewal !== undefined) {
+      this.#host?.abort()
+      this.#exchange.turn.watch(undefined)
+      void renewal.then(() => this.#tryAgain())
+      return
+    }
+    this.#status = status
+    this.#exchange.turn.begin(status, toClientHeaders(rawHeaders))
+  }
+
+  onData(chunk: Buffer): boolean {
+    return this.#exchange.turn.write(chunk)
+  }
+
+  onPause(): void {
+    this.#exchange.turn.flush()
+  }
+
+  onEnd(): void {
+    this.#finished(this.#status, '')
+    this.#exchange.turn.end()
+  }
+
+  onError(error: HostClientError): void {
+    const { turn } = this.#exchange
+    turn.watch(undefined)
+    if (this.#status === 0) return void this.#fail(error)
+    // A broken body must not look complete, also where its end is the connection's.
+    this.#finished(this.#status, `The answer of the host broke off: ${error.reason}`)
+    turn.break()
+  }
+
+  /** @returns `undefined` when a refusal of the signature is the host's answer */
+  #keyAfterRefusal(): Promise<void> | undefined {
+    return this.#isSecond || this.#authorization === undefined ? undefined : this.#stages.keyAfter(this.#authorization)
+  }
+
+  #tryAgain(): void {
+    new Attempt(this.#exchange, this.#caller, this.#stages, this.#load, true).start()
+  }
+
+  /** Nothing of an answer has come. */
+  #fail(error: HostClientError): void {
+    const { method, rawTarget, turn } = this.#exchange
+    const mayRepeat = !this.#isSecond && this.upload === undefined && REPEATABLE.has(method)
+    if (error.isStale && mayRepeat) return void this.#tryAgain()
+    const answer = answerFor(error, this.upload)
+    const detail = error.isConnected
+      ? `Failed to send request to host: Failed to send request to ${rawTarget}: ${error.reason}`
+      : `Failed to send request to host: Host connection error: ${error.reason}`
+    this.#finished(answer.status, detail)
+    sendAnswer(turn, answer)
+  }
+
+  #finished(status: number, detail: string): void {
+    this.#stages.observer.finished(this.#exchange, this.#caller, status, detail)
+  }
 }
 
-function answerFor(error: HostClientError, { upload }: HostOrder): Answer {
+function answerFor(error: HostClientError, upload: Readable | undefined): Answer {
   const fault = upload?.errored
   if (fault instanceof BodyError) return BODY_FAULTS[fault.kind].answer
   return error.isConnected ? SERVICE_UNAVAILABLE : BAD_GATEWAY
-}
-
-/** `undefined` when nobody knows before it has come. */
-function bodyBytesOf({ body }: HostRequest): number | undefined {
-  return body === undefined ? 0 : Buffer.isBuffer(body) ? body.length : undefined
-}
-
-/** What to do when a try ends before anything of an answer went to the client. */
-interface Otherwise {
-  /** The host refused the signature, and there is another key now; `undefined`: that is its answer. */
-  readonly onRefused: (() => void) | undefined
-  readonly onFailed: (error: HostClientError) => void
-}
-
-/** One try. */
-function attempt(
-  exchange: Exchange,
-  caller: Caller,
-  stages: ProxyStages,
-  order: HostOrder,
-  otherwise: Otherwise,
-): void {
-  const { turn, connection } = exchange
-  const { observer, hostClient } = stages
-  let status = 0
-  let authorization: string | undefined
-  let host: HostExchange | undefined
-  const client: ClientWatcher = {
-    onGone() {
-      host?.abort()
-      observer.finished(exchange, caller, status || CLIENT_GONE, 'The client went away before the end of the answer')
-    },
-    onDrain: () => host?.resume(),
-  }
-  // It may have left while its body was read, or names were looked up.
-  if (turn.isGone) return void client.onGone()
-  turn.watch(client)
-  const destination = connection.destination as { address: string; port: number }
-  let sentAtMs = 0
-  const make = () => {
-    const request = order.make()
-    authorization = request.authorization
-    sentAtMs = observer.nowMs()
-    observer.sent(exchange, bodyBytesOf(request), authorization)
-    return request
-  }
-  host = hostClient.send(
-    destination,
-    { uid: order.uid, upload: order.upload, make },
-    {
-      onUnmade(error) {
-        turn.watch(undefined)
-        failExchange(exchange, stages, error)
-      },
-      onHead(hostStatus, rawHeaders) {
-        observer.hostAnswered(exchange, hostStatus, sentAtMs)
-        const isUnaccepted = hostStatus === UNAUTHORIZED && otherwise.onRefused !== undefined
-        const renewal = isUnaccepted && authorization !== undefined ? stages.keyAfter(authorization) : undefined
-        if (renewal !== undefined) {
-          host?.abort()
-          turn.watch(undefined)
-          void renewal.then(otherwise.onRefused)
-          return
-        }
-        status = hostStatus
-        turn.begin(status, toClientHeaders(rawHeaders))
-      },
-      onData: (chunk) => turn.write(chunk),
-      onPause: () => turn.flush(),
-      onEnd() {
-        observer.finished(exchange, caller, status, '')
-        turn.end()
-      },
-      onError(error) {
-        turn.watch(undefined)
-        if (status === 0) return void otherwise.onFailed(error)
-        // A broken body must not look complete, also where its end is the connection's.
-        observer.finished(exchange, caller, status, `The answer of the host broke off: ${error.reason}`)
-        turn.break()
-      },
-    },
-  )
 }

@@ -7,7 +7,7 @@
 
 import { connect, type Socket } from 'node:net'
 import type { InetAddress } from '../base/endpoints.ts'
-import type { HostAnswerHandler, HostExchange, HostRequest } from './host-exchange.ts'
+import type { HostAnswerHandler, HostRequest } from './host-exchange.ts'
 import { createAnswerReader } from './http1/answer-reader.ts'
 import { atRoundEnd } from './round-end.ts'
 
@@ -18,8 +18,12 @@ export interface Waiting {
 }
 
 export interface HostConnection {
-  /** Sends a request. Only while idle. What it returns is about this request alone, also when the next one is on its way. */
-  send(request: HostRequest, handler: HostAnswerHandler): HostExchange
+  /** Sends a request. Only while idle. */
+  send(request: HostRequest, handler: HostAnswerHandler): void
+  /** Goes on with the answer for `handler`, if that is the one on its way. */
+  resume(handler: HostAnswerHandler): void
+  /** Ends the request of `handler`, if that is the one on its way, and the connection. Nothing of it is called any more. */
+  abort(handler: HostAnswerHandler): void
   /** Ends it, and tells the handler of the request on it why. */
   fail(reason: string): void
   readonly waiting: Waiting
@@ -43,7 +47,6 @@ export function openHostConnection(
   monotonicMs: () => number,
   events: ConnectionEvents,
 ): HostConnection {
-  const reader = createAnswerReader()
   let handler: HostAnswerHandler | undefined
   let waiting: Waiting = { for: 'connection', sinceMs: monotonicMs() }
   let isConnected = false
@@ -69,6 +72,7 @@ export function openHostConnection(
 
   const sendUnsent = () => {
     if (!isClosed) socket.write(unsent, 'latin1')
+    unsent = ''
   }
   const close = () => {
     if (isClosed) return
@@ -94,6 +98,29 @@ export function openHostConnection(
     wait('body')
     handler?.onPause()
   }
+  const reader = createAnswerReader({
+    onHead(status, fields) {
+      wait('body')
+      handler?.onHead(status, fields)
+    },
+    onData(piece) {
+      if (handler?.onData(piece) === false && !isClosed) {
+        wait('client')
+        socket.pause()
+      }
+    },
+    onEnd(isReusable) {
+      if (isClosed) return
+      const answered = handler
+      handler = undefined
+      if (waiting.for === 'client') socket.resume()
+      wait('request')
+      if (isReusable) events.onIdle(connection)
+      else close()
+      answered?.onEnd()
+    },
+    onMalformed: (reason) => fail(reason),
+  })
   socket.once('connect', () => {
     isConnected = true
     if (handler !== undefined) wait('head')
@@ -110,46 +137,23 @@ export function openHostConnection(
       handler = toHandler
       hasAnswered = false
       if (isConnected) wait('head')
-      reader.begin(request.method !== 'HEAD', {
-        onHead(status, fields) {
-          wait('body')
-          handler?.onHead(status, fields)
-        },
-        onData(piece) {
-          if (handler?.onData(piece) === false && !isClosed) {
-            wait('client')
-            socket.pause()
-          }
-        },
-        onEnd(isReusable) {
-          if (isClosed) return
-          handler = undefined
-          if (waiting.for === 'client') socket.resume()
-          wait('request')
-          if (isReusable) events.onIdle(connection)
-          else close()
-          toHandler.onEnd()
-        },
-        onMalformed: (reason) => fail(reason),
-      })
+      reader.begin(request.method !== 'HEAD')
       const head = renderHead(request)
       if (request.body !== undefined && request.body.length > 0) write(socket, head, request.body)
       else {
         unsent = head
         atRoundEnd(sendUnsent)
       }
-      return {
-        resume() {
-          if (handler !== toHandler || waiting.for !== 'client') return
-          wait('body')
-          socket.resume()
-        },
-        abort() {
-          if (handler !== toHandler) return
-          handler = undefined
-          close()
-        },
-      }
+    },
+    resume(ofHandler) {
+      if (handler !== ofHandler || waiting.for !== 'client') return
+      wait('body')
+      socket.resume()
+    },
+    abort(ofHandler) {
+      if (handler !== ofHandler) return
+      handler = undefined
+      close()
     },
     fail: (reason) => fail(reason),
     get waiting() {

@@ -29,12 +29,38 @@ interface User {
   readonly waiting: Set<Queued>
 }
 
-interface Queued {
+/** One who wants an answer. */
+class Queued implements HostExchange {
   readonly user: User
   readonly order: HostOrder
   readonly handler: HostAnswerHandler
   readonly sinceMs: number
-  exchange: HostExchange | undefined
+  /** `undefined` while it waits for one. */
+  connection: HostConnection | undefined
+  readonly #stopWaiting: (queued: Queued) => void
+
+  constructor(
+    user: User,
+    order: HostOrder,
+    handler: HostAnswerHandler,
+    sinceMs: number,
+    stopWaiting: (queued: Queued) => void,
+  ) {
+    this.user = user
+    this.order = order
+    this.handler = handler
+    this.sinceMs = sinceMs
+    this.#stopWaiting = stopWaiting
+  }
+
+  resume(): void {
+    this.connection?.resume(this.handler)
+  }
+
+  abort(): void {
+    if (this.connection === undefined) this.#stopWaiting(this)
+    else this.connection.abort(this.handler)
+  }
 }
 
 /** A connection, and for whom it works; `undefined`: for nobody. */
@@ -113,9 +139,11 @@ export function createHostPool(
       timer = undefined
     }
   }
+  const stopWaiting = (queued: Queued) => {
+    if (queued.user.waiting.delete(queued)) forget(queued.user)
+  }
   const giveUp = (queued: Queued, reason: string) => {
-    queued.user.waiting.delete(queued)
-    forget(queued.user)
+    stopWaiting(queued)
     queued.handler.onError({ isConnected: false, isStale: false, reason })
   }
   /** @returns `undefined` when the request cannot be made, which its handler knows then */
@@ -133,7 +161,8 @@ export function createHostPool(
     slot.user = user
     user.inUse++
     if (user.uid !== 0) shared++
-    queued.exchange = slot.connection.send(request, queued.handler)
+    queued.connection = slot.connection
+    slot.connection.send(request, queued.handler)
   }
   /** The connection works for nobody any more. */
   const release = (slot: Slot) => {
@@ -183,16 +212,10 @@ export function createHostPool(
   return {
     send(order, handler) {
       const user = userOf(order.uid)
-      const queued: Queued = { user, order, handler, sinceMs: monotonicMs(), exchange: undefined }
+      const queued = new Queued(user, order, handler, monotonicMs(), stopWaiting)
       if (mayHaveMore(user)) serve(queued)
       else user.waiting.add(queued)
-      return {
-        resume: () => queued.exchange?.resume(),
-        abort() {
-          if (user.waiting.delete(queued)) forget(user)
-          queued.exchange?.abort()
-        },
-      }
+      return queued
     },
     close() {
       clearInterval(timer)

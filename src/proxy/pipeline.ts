@@ -82,7 +82,7 @@ function handleKnown(exchange: Exchange, caller: Caller | undefined, stages: Pro
       requireRules(exchange, caller, stages) ??
       authorise(exchange, caller, stages)
     if (answer !== undefined) return void sendAnswer(exchange.turn, answer)
-    forward(exchange, caller, stages).catch((error: unknown) => failExchange(exchange, stages, error))
+    forward(exchange, caller, stages)
   } catch (error) {
     failExchange(exchange, stages, error)
   }

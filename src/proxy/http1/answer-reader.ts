@@ -24,12 +24,12 @@ export interface AnswerEvents {
 }
 
 export interface AnswerReader {
-  /** Takes what arrived. After `onEnd` or `onMalformed` nothing more is read: `begin` starts the next answer. */
+  /** Takes what arrived. After `onEnd` nothing is read until `begin`, after `onMalformed` nothing at all. */
   read(bytes: Buffer): void
   /** Takes the end of the connection. @returns false when it came in the middle of an answer */
   end(): boolean
-  /** Expects an answer. @param hasBody false for an answer to HEAD */
-  begin(hasBody: boolean, events: AnswerEvents): void
+  /** Expects an answer; the one before it has ended. @param hasBody false for an answer to HEAD */
+  begin(hasBody: boolean): void
 }
 
 /** The empty line, with the end of the line before it. */
@@ -55,22 +55,20 @@ interface Head {
 }
 
 /** Makes a reader for one connection. */
-export function createAnswerReader(): AnswerReader {
-  let events: AnswerEvents | undefined
+export function createAnswerReader(events: AnswerEvents): AnswerReader {
+  let isExpecting = false
   let mayHaveBody = true
   let head: Head | undefined
-  let collector = createHeadCollector(MAX_ANSWER_HEAD_BYTES)
+  const collector = createHeadCollector(MAX_ANSWER_HEAD_BYTES)
 
   const finish = (isReusable: boolean) => {
-    const { onEnd } = events as AnswerEvents
-    events = undefined
+    isExpecting = false
     head = undefined
-    onEnd(isReusable)
+    events.onEnd(isReusable)
   }
   const fail = (reason: string) => {
-    const { onMalformed } = events as AnswerEvents
-    events = undefined
-    onMalformed(reason)
+    isExpecting = false
+    events.onMalformed(reason)
   }
 
   /** @returns the bytes in which a body begins, and where; `undefined` when there is nothing to do with the rest */
@@ -94,7 +92,7 @@ export function createAnswerReader(): AnswerReader {
     }
     if (parsed.status >= 200) {
       head = parsed
-      events?.onHead(parsed.status, parsed.fields)
+      events.onHead(parsed.status, parsed.fields)
     } else if (parsed.status === 101) {
       fail('it switches protocols, which nobody asked for')
       return undefined
@@ -104,23 +102,22 @@ export function createAnswerReader(): AnswerReader {
 
   const readBody = (bytes: Buffer, at: number) => {
     const { body, isReusable } = head as Head
-    const { onData } = events as AnswerEvents
     if (body.kind === 'to-close') {
-      if (at < bytes.length) onData(bytes.subarray(at))
+      if (at < bytes.length) events.onData(bytes.subarray(at))
       return
     }
     if (body.kind === 'length') {
       const end = Math.min(bytes.length, at + body.remaining)
       body.remaining -= end - at
-      if (end > at) onData(bytes.subarray(at, end))
+      if (end > at) events.onData(bytes.subarray(at, end))
       // Bytes behind an answer are answers to nothing: whoever sends them is out of step.
-      if (body.remaining === 0 && events !== undefined) finish(isReusable && end === bytes.length)
+      if (body.remaining === 0 && isExpecting) finish(isReusable && end === bytes.length)
       return
     }
     const state = body.reader.read(bytes, at, (piece) => {
-      if (events !== undefined) onData(piece)
+      if (isExpecting) events.onData(piece)
     })
-    if (events === undefined || state === 'more') return
+    if (!isExpecting || state === 'more') return
     if (state === 'done') finish(isReusable && body.reader.position === bytes.length)
     else fail('its chunked body is malformed')
   }
@@ -129,21 +126,19 @@ export function createAnswerReader(): AnswerReader {
     read(chunk) {
       let place: { bytes: Buffer; at: number } | undefined = { bytes: chunk, at: 0 }
       // Interim answers are for the connection alone; the one that counts follows.
-      while (place !== undefined && events !== undefined && head === undefined && place.at < place.bytes.length)
+      while (place !== undefined && isExpecting && head === undefined && place.at < place.bytes.length)
         place = readHead(place.bytes, place.at)
-      if (place !== undefined && events !== undefined && head !== undefined) readBody(place.bytes, place.at)
+      if (place !== undefined && isExpecting && head !== undefined) readBody(place.bytes, place.at)
     },
     end() {
-      if (events === undefined) return true
+      if (!isExpecting) return true
       if (head?.body.kind !== 'to-close') return false
       finish(false)
       return true
     },
-    begin(hasBody, toEvents) {
+    begin(hasBody) {
       mayHaveBody = hasBody
-      events = toEvents
-      head = undefined
-      collector = createHeadCollector(MAX_ANSWER_HEAD_BYTES)
+      isExpecting = true
     },
   }
 }

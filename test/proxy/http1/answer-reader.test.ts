@@ -5,9 +5,8 @@ import { cuts } from './pieces.ts'
 
 /** Reads pieces as one answer. @param hasEnded whether the connection ends behind them */
 function read(pieces: readonly Buffer[], { hasBody = true, hasEnded = false } = {}) {
-  const reader = createAnswerReader()
   const got = { heads: [] as string[], body: '', end: 'open' as string | boolean }
-  reader.begin(hasBody, {
+  const reader = createAnswerReader({
     onHead: (status, fields) => void got.heads.push(`${status} ${fields.join(' ')}`.trim()),
     onData: (piece) => {
       got.body += piece.toString('latin1')
@@ -19,6 +18,7 @@ function read(pieces: readonly Buffer[], { hasBody = true, hasEnded = false } = 
       got.end = 'malformed'
     },
   })
+  reader.begin(hasBody)
   for (const piece of pieces) reader.read(piece)
   if (hasEnded && !reader.end()) got.end = 'broken off'
   return got
