@@ -276,6 +276,13 @@ export function sysMallocTrim(padBytes: bigint): void {
   libc().functions.malloc_trim(padBytes)
 }
 
+/** Calls madvise(2). @param address a page's, as is the end @returns 0, or `-errno` */
+export function sysMadvise(address: bigint, sizeBytes: bigint, advice: number): number {
+  const { functions, errno } = libc()
+  const result = functions.madvise(address, sizeBytes, advice)
+  return result === -1 ? -errno[0]! : result
+}
+
 /** Calls alarm(2). @param seconds 0 takes an earlier one back */
 export function sysAlarm(seconds: number): void {
   libc().functions.alarm(seconds)
@@ -316,6 +323,7 @@ function openLibc() {
     prctl: { arguments: ['int32', 'uint64', 'uint64', 'uint64', 'uint64'], return: 'int32' },
     mallopt: { arguments: ['int32', 'int32'], return: 'int32' },
     malloc_trim: { arguments: ['uint64'], return: 'int32' },
+    madvise: { arguments: ['uint64', 'uint64', 'int32'], return: 'int32' },
     alarm: { arguments: ['uint32'], return: 'uint32' },
     _exit: { arguments: ['int32'], return: 'void' },
     setrlimit: { arguments: ['int32', 'buffer'], return: 'int32' },

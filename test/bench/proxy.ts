@@ -43,8 +43,8 @@ const USAGE = `Usage: npm run bench -- proxy [OPTIONS]
 /** Each agent starts this often for the start-up figure. */
 const STARTS = 5
 
-/** Until a fresh start has let go of what it needed. */
-const SETTLE_MS = 3000
+/** Until a fresh start has let go of what it needed: in the second interval in which it looks whether it is quiet. */
+const SETTLE_MS = 25_000
 
 /** After the load, before memory is read again. */
 const REST_MS = 60_000
