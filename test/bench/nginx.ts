@@ -1,10 +1,9 @@
 /** Two plain nginx servers: the fast stand-in for the host's metadata service, and a reverse proxy to compare with. */
 
 import { once } from 'node:events'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Lab } from '../kernel/lab.ts'
-import { childrenOf } from './processes.ts'
 
 /** Sizes of the two documents, in bytes. */
 const SMALL_BYTES = 300
@@ -15,9 +14,10 @@ export const PATHS = { small: '/small.json', large: '/large.json', check: '/chec
 /** Where the reverse proxy listens. */
 export const PLAIN_PROXY = 'http://127.0.0.1:3081'
 
+/** One process each, so that nothing of it outlives the process that was started. */
 const COMMON = `
 daemon off;
-worker_processes 1;
+master_process off;
 error_log stderr error;
 `
 const HTTP = `
@@ -30,7 +30,7 @@ const HTTP = `
 
 /** `/check` shows what the proxy in front sent: whether it signed. */
 function hostConfig(address: string): string {
-  return `${COMMON} pid host.pid; events { worker_connections 4096; }
+  return `${COMMON} pid nginx.pid; events { worker_connections 4096; }
 http { ${HTTP}
   sendfile on; open_file_cache max=10; tcp_nopush on;
   server {
@@ -42,7 +42,7 @@ http { ${HTTP}
 }
 
 function proxyConfig(address: string): string {
-  return `${COMMON} pid proxy.pid; events { worker_connections 4096; }
+  return `${COMMON} pid nginx.pid; events { worker_connections 4096; }
 http { ${HTTP}
   upstream host { server ${address}:80; keepalive 128; keepalive_requests 1000000000; }
   server {
@@ -63,13 +63,17 @@ function json(sizeBytes: number): string {
   return frame.replace('""', `"${'x'.repeat(sizeBytes - frame.length)}"`)
 }
 
-export interface NginxWorker {
-  /** The process that does the work. */
+export interface NginxProcess {
   readonly pid: number
 }
 
 /** Starts the host's stand-in on port 80 of `address`, in the lab's namespace and outside its cgroup. */
-export function startFastHost(lab: Lab, folder: string, address: string, pin: readonly string[]): Promise<NginxWorker> {
+export function startFastHost(
+  lab: Lab,
+  folder: string,
+  address: string,
+  pin: readonly string[],
+): Promise<NginxProcess> {
   const prefix = join(folder, 'nginx-host')
   mkdirSync(join(prefix, 'files'), { recursive: true })
   writeFileSync(join(prefix, 'files', PATHS.small), json(SMALL_BYTES))
@@ -83,13 +87,13 @@ export function startPlainProxy(
   folder: string,
   address: string,
   pin: readonly string[],
-): Promise<NginxWorker> {
+): Promise<NginxProcess> {
   const prefix = join(folder, 'nginx-proxy')
   mkdirSync(prefix, { recursive: true })
   return start(lab, prefix, proxyConfig(address), pin)
 }
 
-async function start(lab: Lab, prefix: string, config: string, pin: readonly string[]): Promise<NginxWorker> {
+async function start(lab: Lab, prefix: string, config: string, pin: readonly string[]): Promise<NginxProcess> {
   mkdirSync(join(prefix, 'tmp'), { recursive: true })
   writeFileSync(join(prefix, 'nginx.conf'), `user root;\n${config}`)
   const [command = '', ...args] = [...pin, '/usr/sbin/nginx', '-p', `${prefix}/`, '-c', 'nginx.conf']
@@ -100,8 +104,8 @@ async function start(lab: Lab, prefix: string, config: string, pin: readonly str
   })
   const ended = once(child, 'close')
   for (let tries = 0; tries < 100; tries++) {
-    const [worker] = child.exitCode === null ? childrenOf(child.pid as number) : []
-    if (worker !== undefined) return { pid: worker }
+    // It writes the file when it listens.
+    if (child.exitCode === null && existsSync(join(prefix, 'nginx.pid'))) return { pid: child.pid as number }
     await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 50))])
     if (child.exitCode !== null) break
   }
