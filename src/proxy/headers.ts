@@ -55,23 +55,29 @@ const BODY_METHODS: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH'])
  */
 export function toHostHeaders(rawHeaders: readonly string[], head: OutgoingHead): string[] {
   const named = namedByConnection(rawHeaders)
-  const values = new Map<string, string>([['host', head.defaultHost]])
-  const seen = new Set<string>()
+  const list: string[] = ['host', head.defaultHost]
+  let hasHost = false
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] as string).toLowerCase()
     if (HOP_BY_HOP.has(name) || name === 'content-length' || isAgentsOwn(name)) continue
     if (named.has(name) && !END_TO_END.has(name)) continue
     const value = rawHeaders[i + 1] as string
-    values.set(name, seen.has(name) ? `${values.get(name)}${name === 'cookie' ? '; ' : ', '}${value}` : value)
-    seen.add(name)
+    const at = findName(list, name)
+    if (at === -1) list.push(name, value)
+    else if (name === 'host' && !hasHost) list[at + 1] = value
+    else list[at + 1] += `${name === 'cookie' ? '; ' : ', '}${value}`
+    hasHost ||= name === 'host'
   }
-  if (head.bodyBytes === undefined) values.set('transfer-encoding', 'chunked')
-  else if (head.bodyBytes > 0 || BODY_METHODS.has(head.method)) values.set('content-length', String(head.bodyBytes))
-  values.set(CLAIMS_HEADER, head.claims)
-  values.set(DATE_HEADER, head.date)
-  const list: string[] = []
-  for (const [name, value] of values) list.push(name, value)
+  if (head.bodyBytes === undefined) list.push('transfer-encoding', 'chunked')
+  else if (head.bodyBytes > 0 || BODY_METHODS.has(head.method)) list.push('content-length', String(head.bodyBytes))
+  list.push(CLAIMS_HEADER, head.claims, DATE_HEADER, head.date)
   return list
+}
+
+/** @returns where a name stands in a header list, -1 when it does not. For the few headers of a request no table is worth its making. */
+function findName(list: readonly string[], name: string): number {
+  for (let i = 0; i < list.length; i += 2) if (list[i] === name) return i
+  return -1
 }
 
 /**
