@@ -1,8 +1,8 @@
 /**
  * Gives memory back to the machine when a busy time is over.
  *
- * Left alone, V8 keeps the pages of a burst until its next full collection, which an idle agent does not reach for hours, and
- * malloc keeps what was freed in between. The collection stops the agent for some tens of milliseconds, so it waits for quiet.
+ * Left alone, V8 keeps the pages of a burst until its next full collection, which an idle agent does not reach for hours,
+ * malloc keeps what was freed in between, and code that only the start needed stays in memory. The collection stops the agent for some tens of milliseconds, so it waits for quiet.
  */
 
 import type { Clock } from '../base/clock.ts'
@@ -11,7 +11,7 @@ import type { Clock } from '../base/clock.ts'
 export interface MemoryReturnEnv {
   /** CPU time of this process so far. */
   cpuMs(): number
-  /** Collects garbage and hands free memory to the kernel. */
+  /** Collects garbage, and hands the kernel free memory and code that is not in use. Must not throw. */
   giveBack(): void
 }
 

@@ -121,7 +121,6 @@ function carry(exchange: Exchange, caller: Caller, stages: ProxyStages, load: Lo
  */
 class Attempt implements HostOrder, HostAnswerHandler, ClientWatcher {
   readonly uid: number
-  readonly upload: Readable | undefined
   readonly #exchange: Exchange
   readonly #caller: Caller
   readonly #stages: ProxyStages
@@ -135,12 +134,15 @@ class Attempt implements HostOrder, HostAnswerHandler, ClientWatcher {
 
   constructor(exchange: Exchange, caller: Caller, stages: ProxyStages, load: Load, isSecond: boolean) {
     this.uid = caller.uid
-    this.upload = load.upload
     this.#exchange = exchange
     this.#caller = caller
     this.#stages = stages
     this.#load = load
     this.#isSecond = isSecond
+  }
+
+  get upload(): Readable | undefined {
+    return this.#load.upload
   }
 
   start(): void {

@@ -11,7 +11,7 @@ export interface HostOrder {
   readonly uid: number
   /** A body that comes as a stream: such an order is carried once, and its request has no other body. */
   readonly upload: Readable | undefined
-  /** Called at most once for each time the order is sent. @throws when the request cannot be signed */
+  /** Called at most once. @throws when the request cannot be signed */
   make(): HostRequest
 }
 

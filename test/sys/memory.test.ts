@@ -4,8 +4,11 @@ import { describe, test } from 'node:test'
 import { findFileOnly, giveMemoryBack } from '../../src/sys/memory.ts'
 
 /** One mapping as /proc/PID/smaps shows it. */
-function mapping(line: string, anonymousKb: number): string {
-  return `${line}\nSize:                 16 kB\nRss:                  16 kB\nAnonymous:     ${String(anonymousKb).padStart(8)} kB\nVmFlags: rd mr mw me\n`
+function mapping(line: string, anonymousKb: number, swapKb = 0): string {
+  const numbers = { Size: 16, Rss: 16, Anonymous: anonymousKb, Swap: swapKb, SwapPss: swapKb }
+  return `${line}\n${Object.entries(numbers)
+    .map(([name, kb]) => `${name}: ${kb} kB\n`)
+    .join('')}VmFlags: rd mr mw me\n`
 }
 
 describe('findFileOnly()', () => {
@@ -16,6 +19,8 @@ describe('findFileOnly()', () => {
     ['constants', mapping(CODE.replace('r-xp', 'r--p'), 0), found],
     ['a file that is gone', mapping(`${CODE} (deleted)`, 0), found],
     ['what was written to before it was made read-only', mapping(CODE.replace('r-xp', 'r--p'), 4), []],
+    ['what was, and is swapped out', mapping(CODE.replace('r-xp', 'r--p'), 0, 4), []],
+    ['another file', mapping(CODE.replace('247026', '247027'), 0), []],
     ['what can be written to', mapping(CODE.replace('r-xp', 'rw-p'), 0), []],
     ['what others share', mapping(CODE.replace('r-xp', 'r--s'), 0), []],
     [
@@ -29,7 +34,7 @@ describe('findFileOnly()', () => {
       found,
     ],
   ] as const) {
-    test(situation, () => assert.deepEqual(findFileOnly(smaps), want))
+    test(situation, () => assert.deepEqual(findFileOnly(smaps, 247026n), want))
   }
 })
 
