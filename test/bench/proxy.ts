@@ -28,7 +28,7 @@ const SCENARIOS: readonly Scenario[] = [
   { name: '64 KiB', path: PATHS.large, connections: 32 },
   { name: 'close', path: PATHS.small, connections: 32, isClosing: true },
   { name: 'one client', path: PATHS.small, connections: 1 },
-  { name: 'half load', path: PATHS.small, connections: 64, share: 0.5 },
+  { name: 'half load', path: PATHS.small, connections: 64, share: 0.5, threads: 16 },
 ]
 
 const USAGE = `Usage: npm run bench -- proxy [OPTIONS]

@@ -23,8 +23,10 @@ export interface Scenario {
   readonly path: string
   readonly connections: number
   readonly isClosing?: boolean
-  /** Requests a second as a share of what the agent carried with as many connections in the first scenario. */
+  /** Requests a second as a share of what the agent carried in the first scenario. */
   readonly share?: number
+  /** Threads of the load. The pauses of one end on the same tick of a millisecond: only threads ask independently of each other. */
+  readonly threads?: number
 }
 
 export interface Sample extends LoadResult {
@@ -77,6 +79,7 @@ export async function measure(
     inCgroup: subject.isRedirected,
     seconds,
     pauseMs,
+    threads: scenario.threads ?? 1,
   })
   const spentUs = subject.pid === undefined ? 0 : cpuUs(subject.pid) - beforeUs
   return { ...result, cpuUsPerRequest: spentUs / result.requests }

@@ -10,6 +10,8 @@ export interface Load {
   readonly isClosing?: boolean
   /** Mean pause of a connection between answer and next request, in milliseconds; default: none. */
   readonly pauseMs?: number
+  /** Threads, which share the connections; default: one. */
+  readonly threads?: number
   /** Whether the connections are redirected: made by a process of the guarded cgroup. */
   readonly inCgroup: boolean
 }
@@ -21,9 +23,20 @@ export interface LoadResult {
   readonly p99Ms: number
 }
 
-/** Prints the figures on one line; pauses are spread evenly around their mean, so that connections do not march in step. */
+/**
+ * Prints the figures on one line. Pauses are spread evenly around their mean, for each thread in another order, so that
+ * connections do not march in step.
+ */
 const SCRIPT = `
 local pause = tonumber(os.getenv("BENCH_PAUSE_MS"))
+local threads = 0
+function setup(thread)
+  threads = threads + 1
+  thread:set("seed", threads)
+end
+function init()
+  math.randomseed(seed)
+end
 if pause ~= nil and pause > 0 then
   function delay() return math.random(0, 2 * pause) end
 end
@@ -39,7 +52,15 @@ export const WRK_SCRIPT = { name: 'figures.lua', text: SCRIPT } as const
 
 /** Puts a load on `url`. @param pin command in front that binds wrk to a processor @throws Error when a request failed */
 export async function runWrk(lab: Lab, scriptPath: string, pin: readonly string[], load: Load): Promise<LoadResult> {
-  const args = ['-t1', `-c${load.connections}`, `-d${load.seconds}s`, '--timeout', '10s', '-s', scriptPath]
+  const args = [
+    `-t${load.threads ?? 1}`,
+    `-c${load.connections}`,
+    `-d${load.seconds}s`,
+    '--timeout',
+    '10s',
+    '-s',
+    scriptPath,
+  ]
   const headers = ['-H', 'Metadata: true', ...(load.isClosing ? ['-H', 'Connection: close'] : [])]
   const [command = '', ...rest] = [...pin, 'wrk', ...args, ...headers, load.url]
   const { stdout, stderr } = await lab.run(command, rest, {
