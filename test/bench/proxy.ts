@@ -105,6 +105,7 @@ async function runRounds(options: Options, subjects: readonly Subject[], script:
     for (const scenario of options.scenarios) {
       for (const subject of subjects) {
         const pauseMs = pauseFor(scenario, samples, agent)
+        using _ = standStill(subjects.filter(({ machine }) => machine !== subject.machine))
         const sample = await measure(subject, scenario, script, options.seconds, pauseMs)
         const list = samples.get(key(scenario, subject)) ?? []
         samples.set(key(scenario, subject), [...list, sample])
@@ -113,6 +114,17 @@ async function runRounds(options: Options, subjects: readonly Subject[], script:
     process.stderr.write(`round ${round + 1} of ${options.rounds} done\n`)
   }
   return samples
+}
+
+/** Stops processes for a while: an agent that was busy collects its garbage in the first quiet moment, on the same processor. */
+function standStill(subjects: readonly Subject[]): Disposable {
+  const pids = subjects.flatMap(({ pid }) => pid ?? [])
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  return {
+    [Symbol.dispose]() {
+      for (const pid of pids) process.kill(pid, 'SIGCONT')
+    },
+  }
 }
 
 /** One row a scenario and subject: medians, and the median of the rounds' ratios to the plain proxy. */
