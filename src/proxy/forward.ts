@@ -182,7 +182,7 @@ class Attempt implements HostOrder, HostAnswerHandler, ClientWatcher {
     if (renewal !== undefined) {
       this.#host?.abort()
       this.#exchange.turn.watch(undefined)
-      void renewal.then(() => this.#tryAgain())
+      renewal.then(() => this.#tryAgain()).catch((error: unknown) => failExchange(this.#exchange, this.#stages, error))
       return
     }
     this.#status = status

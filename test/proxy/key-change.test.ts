@@ -57,6 +57,15 @@ test('a refusal that no other key explains is the answer of the host', async (t)
   assert.deepEqual(guids, [OLD.guid])
 })
 
+test('a fault while another key is waited for ends the request alone', async (t) => {
+  const { proxy, guids } = await start(t)
+  Object.assign(proxy.stages, { keyAfter: () => Promise.reject(new Error('a fault of ours')) })
+  const { status } = await proxy.ask(POST)
+  assert.equal(status, 500)
+  assert.deepEqual(guids, [OLD.guid])
+  assert.ok(proxy.told.some((line) => line.includes('a fault of ours')))
+})
+
 test('a header that speaks of authorization makes no unsigned request go twice', async (t) => {
   const { proxy, guids } = await start(t)
   let asked = 0
